@@ -1,0 +1,193 @@
+"""The few-shot protocol as a LightningDataModule; datasets differ in how they are read.
+
+One class serves both roles. As the *target* it gives k references and the test images of each category; as the
+*auxiliary* dataset it gives augmented, labelled images (its test split: that is where labelled defects are) with the
+references of their categories.
+"""
+
+import logging
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from datamodules.augment import Augmentation
+from datamodules.check import file_problems
+from datamodules.dataset import AuxiliaryImages, Item, Preprocessing, ResumableLoader, ShareSampler, TestImages
+from datamodules.download import Archive, fetch
+from datamodules.images import FITS, Fit, Pixels
+from datamodules.references import SAMPLINGS, Sampling, draw_references, read_manifest, write_manifest
+from datamodules.samples import DatasetError, Reading, Sample
+from fdsl.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+class FewShotDataModule(LightningDataModule):
+    """A dataset in its few-shot roles.
+
+    Args:
+        root: the dataset's folder.
+        image_size: side of the backbone's input, in pixels.
+        mean: of the backbone's input, by channel.
+        std: of the backbone's input, by channel.
+        map_size: side of test masks, in pixels: the size that anomaly maps are measured at.
+        categories: the categories to use; None for all.
+        kshots: references a category.
+        seed: seed of the references, and of shuffling and augmentation in the auxiliary role.
+        reference_sampling: ``without_replacement``, or ``with_replacement`` as upstream draws.
+        references: a manifest to read the references from, in place of drawing them.
+        limit: at most so many normal and so many defective test images a category, evenly spread; None for all.
+        fit: ``crop`` or ``stretch``, for oblong images.
+        augment: augmentation of auxiliary images; None for none.
+        batch_size: images a batch.
+        num_workers: loader processes; 0 loads in this one.
+        download: fetch the official archive if the folder is not there.
+        url: where to fetch it from, in place of the official address.
+
+    Raises:
+        ConfigError: for an unknown choice, or a size below 1.
+    """
+
+    name: ClassVar[str]
+    archive: ClassVar[Archive | None] = None
+
+    def __init__(
+        self,
+        root: str,
+        image_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        map_size: int = 240,
+        categories: Sequence[str] | None = None,
+        kshots: int = 1,
+        seed: int = 0,
+        reference_sampling: Sampling = "without_replacement",
+        references: str | None = None,
+        limit: int | None = None,
+        fit: Fit = "crop",
+        augment: Augmentation | None = None,
+        batch_size: int = 8,
+        num_workers: int = 0,
+        download: bool = False,
+        url: str | None = None,
+    ) -> None:
+        super().__init__()
+        if fit not in FITS or reference_sampling not in SAMPLINGS:
+            raise ConfigError(f"fit must be one of {FITS} and reference_sampling one of {SAMPLINGS}")
+        if min(kshots, batch_size, image_size, map_size, limit or 1) < 1:
+            raise ConfigError("kshots, batch_size, limit, image_size and map_size must be at least 1")
+        self.root = Path(root).expanduser()
+        self.preprocessing = Preprocessing(image_size, tuple(mean), tuple(std), fit)
+        self.map_size, self.kshots, self.seed, self.limit = map_size, kshots, seed, limit
+        self.reference_sampling, self.manifest_path = reference_sampling, references
+        self.augment, self.batch_size, self.num_workers = augment, batch_size, num_workers
+        self.download, self.url = download, url
+        self._wanted = list(categories) if categories is not None else None
+        self._test: dict[str, list[Sample]] = {}
+        self._references: dict[str, list[Sample]] = {}
+
+    @abstractmethod
+    def read(self) -> Reading:
+        """Read the dataset's folder, see :data:`datamodules.samples.Reader`."""
+
+    def prepare_data(self) -> None:
+        """Fetch the dataset if that was asked for."""
+        if self.download:
+            if self.archive is None:
+                raise ConfigError(f"data.download: there is no archive of {self.name}")
+            fetch(self.archive, self.root, url=self.url)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the folder, check every file's header and choose the references; does nothing the second time.
+
+        Raises:
+            ConfigError: for a category that the dataset does not have.
+            DatasetError: naming every problem of the dataset at once.
+        """
+        if self._test:
+            return
+        samples, found_problems = self.read()
+        found = sorted({s.category for s in samples} | {p.category for p in found_problems})
+        wanted = found if self._wanted is None else self._wanted
+        if unknown := [c for c in wanted if c not in found]:
+            raise ConfigError(f"unknown category {', '.join(unknown)}: {self.root} has {', '.join(found)}")
+        samples = [s for s in samples if s.category in set(wanted)]
+        problems = [p.text for p in found_problems if p.category in set(wanted)] + file_problems(self.root, samples)
+        if problems:
+            mend = "mend these files, or leave their categories out: data.categories=[...]"
+            raise DatasetError(self.root, problems, mend)
+        self._references = self._choose_references(samples, wanted)
+        by_category = {c: [s for s in samples if s.category == c and s.split == "test"] for c in wanted}
+        if empty := [c for c, tests in by_category.items() if not tests]:
+            raise DatasetError(self.root, [f"{c}: no test images" for c in empty], "add test images or leave it out")
+        self._test = {c: _spread(tests, self.limit) for c, tests in by_category.items()}
+
+    def _choose_references(self, samples: list[Sample], wanted: list[str]) -> dict[str, list[Sample]]:
+        if self.manifest_path is not None:
+            return read_manifest(Path(self.manifest_path), self.root, samples, wanted, self.kshots)
+        chosen: dict[str, list[Sample]] = {}
+        problems: list[str] = []
+        for category in wanted:
+            normals = [s for s in samples if s.category == category and s.split == "train"]
+            try:
+                chosen[category] = draw_references(normals, self.kshots, self.seed, self.reference_sampling)
+            except ValueError as error:
+                problems.append(str(error))
+        if problems:
+            raise DatasetError(self.root, problems, "lower the number of references, or leave these categories out")
+        return chosen
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The categories in use; known after :meth:`setup`."""
+        return tuple(self._test)
+
+    @property
+    def reference_manifest(self) -> dict[str, Any]:
+        """The references in use, as :func:`datamodules.references.write_manifest` describes them."""
+        described = write_manifest(self.root, self.seed, self.reference_sampling, self._references)
+        return {"dataset": self.name, "kshots": self.kshots, **described}
+
+    def test_paths(self) -> dict[str, list[str]]:
+        """Paths of the test images in use, by category, relative to the root."""
+        return {c: [s.path for s in tests] for c, tests in self._test.items()}
+
+    def pixels(self, path: str) -> Pixels:
+        """Load one image, by its path relative to the root, as the backbone sees it before normalisation."""
+        return self.preprocessing.pixels(self.root / path)
+
+    def reference_images(self, category: str) -> Tensor:
+        """Load the preprocessed references of one category, (k, 3, S, S)."""
+        paths = [self.root / s.path for s in self._references[category]]
+        return torch.stack([self.preprocessing.tensor(self.preprocessing.pixels(p)) for p in paths])
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Augmented, labelled images of all categories: the auxiliary role."""
+        samples = [s for tests in self._test.values() for s in tests]
+        images = AuxiliaryImages(self.root, samples, self.preprocessing, self.augment, self.seed)
+        return ResumableLoader(images, self.batch_size, self.seed, self.num_workers)
+
+    def test_dataloader(self) -> list[DataLoader[Item]]:
+        """One loader a category, in the order of :attr:`categories`: the target role."""
+        made = (TestImages(self.root, tests, self.preprocessing, self.map_size) for tests in self._test.values())
+        return [
+            DataLoader(d, self.batch_size, sampler=ShareSampler(len(d)), num_workers=self.num_workers) for d in made
+        ]
+
+
+def _spread(samples: list[Sample], limit: int | None) -> list[Sample]:
+    """Keep at most ``limit`` normal and ``limit`` defective samples, evenly spread over the sorted list."""
+    if limit is None:
+        return samples
+    kept: set[Sample] = set()
+    for label in (0, 1):
+        group = [s for s in samples if s.label == label]
+        count = min(limit, len(group))
+        kept |= {group[i * len(group) // count] for i in range(count)}
+    return [s for s in samples if s in kept]

@@ -1,0 +1,128 @@
+"""What a camera would see: relief, colour and gloss of a product in front of a background, lit and photographed.
+
+Defects change the surface, not the picture, so a dent is shaded and a thread casts a shadow like everything else.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from scipy import ndimage
+
+from datamodules.synthetic.frame import Field, Frame, mix
+
+SUPERSAMPLING = 2
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A product as drawn on a :class:`Frame` of S x S pixels.
+
+    Attributes:
+        albedo: colour of the product under white light, (S, S, 3) in [0, 1].
+        height: its relief in units, (S, S).
+        gloss: strength of highlights, (S, S) in [0, 1].
+        product: where the product is, (S, S) in [0, 1].
+        background: colour behind it, (S, S, 3).
+        metal: how much of the colour is a reflection of the surroundings, in [0, 1].
+        bare: the same surface without the parts that can be missing.
+        parts: where each of these parts is, a list of (S, S) in [0, 1].
+    """
+
+    albedo: Field
+    height: Field
+    gloss: Field
+    product: Field
+    background: Field
+    metal: float = 0.0
+    bare: "Surface | None" = None
+    parts: list[Field] = field(default_factory=list)
+
+    def blended(self, other: "Surface", alpha: Field) -> "Surface":
+        """This surface with ``other`` in place of it by ``alpha`` (S, S)."""
+        return replace(
+            self,
+            albedo=mix(self.albedo, other.albedo, alpha),
+            height=mix(self.height, other.height, alpha),
+            gloss=mix(self.gloss, other.gloss, alpha),
+            product=mix(self.product, other.product, alpha),
+        )
+
+
+@dataclass(frozen=True)
+class Light:
+    """Where the light comes from: ``azimuth`` (radians, clockwise from the right) and ``slope`` from the vertical."""
+
+    azimuth: float
+    slope: float
+
+    @property
+    def direction(self) -> tuple[float, float]:
+        """The horizontal part of the unit vector towards the light."""
+        tilt = np.sin(np.arctan(self.slope))
+        return float(np.cos(self.azimuth) * tilt), float(np.sin(self.azimuth) * tilt)
+
+
+def shade(surface: Surface, frame: Frame, light: Light) -> Field:
+    """Light a surface: diffuse and specular reflection from its relief, and the shadow it casts.
+
+    Returns:
+        Picture (S, S, 3), unclipped, at the resolution of ``frame``.
+    """
+    lx, ly = light.direction
+    lz = float(np.sqrt(1 - lx * lx - ly * ly))
+    down, right = np.gradient(surface.height * np.float32(frame.unit))
+    scale = 1 / np.sqrt(1 + right * right + down * down)
+    nx, ny, nz = -right * scale, -down * scale, scale
+    diffuse = 0.3 + 0.7 * np.maximum(nx * lx + ny * ly + nz * lz, 0) / lz
+    # Half-way vector between the light and a camera straight above.
+    hz = 1 + lz
+    half = np.sqrt(lx * lx + ly * ly + hz * hz)
+    facing = np.maximum((nx * lx + ny * ly + nz * hz) / half, 0)
+    highlight = surface.gloss * facing**40
+    # A lamp on one side and a dark room on the other, as reflected by a curved metal surface.
+    mirrored = 0.95 + 0.55 * np.tanh(2.5 * (nx * lx + ny * ly))
+    lit = diffuse + surface.metal * (mirrored - diffuse)
+    picture = np.asarray(surface.albedo * lit[..., None] + 0.6 * highlight[..., None], np.float32)
+    if surface.product.min() >= 1:
+        return picture
+    reach = 5 * frame.unit
+    cast = ndimage.shift(frame.blur(surface.product, 3), (-ly * reach, -lx * reach), order=1, mode="nearest")
+    return mix(surface.background * (1 - 0.55 * np.clip(cast, 0, 1))[..., None], picture, surface.product)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One exposure: uneven illumination, white balance, focus and sensor noise, all drawn from ``rng``.
+
+    The same camera can take several surfaces: all that is random is drawn when it is made.
+    """
+
+    gain: Field
+    focus: float
+    grain: Field
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, size: int) -> "Camera":
+        """Draw an exposure of ``size`` x ``size`` pixels."""
+        line = np.linspace(-1, 1, size, dtype=np.float32)
+        y, x = np.meshgrid(line, line, indexing="ij")
+        tilt = rng.normal(0, 0.035, 2)
+        vignette = rng.uniform(0.03, 0.09)
+        level = 1 + rng.normal(0, 0.035) + tilt[0] * x + tilt[1] * y - vignette * (x * x + y * y)
+        balance = 1 + rng.normal(0, 0.012, 3)
+        grain = rng.standard_normal((size, size, 3), dtype=np.float32) * np.float32(rng.uniform(0.006, 0.013))
+        # Neighbouring pixels share noise, as after the demosaicking of a real sensor.
+        grain = ndimage.gaussian_filter(grain, (0.45, 0.45, 0))
+        return cls(np.asarray(level[..., None] * balance, np.float32), float(rng.uniform(0.35, 0.6)), grain)
+
+    def expose(self, picture: Field) -> Field:
+        """Reduce a picture (S, S, 3) to the size of this camera, without noise, unclipped."""
+        size = self.gain.shape[0]
+        ratio = picture.shape[0] // size
+        small = picture.reshape(size, ratio, size, ratio, 3).mean(axis=(1, 3))
+        return np.asarray(ndimage.gaussian_filter(small, (self.focus, self.focus, 0)) * self.gain, np.float32)
+
+    def develop(self, exposed: Field) -> np.ndarray:
+        """Add sensor noise and round to 8 bits, (size, size, 3) uint8."""
+        noisy = exposed + self.grain * np.sqrt(np.clip(exposed, 0.05, 1))
+        return np.asarray(np.clip(noisy, 0, 1) * 255 + 0.5).astype(np.uint8)

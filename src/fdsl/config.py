@@ -1,0 +1,145 @@
+"""The configuration's schema, and every check that needs neither data nor weights.
+
+Types are checked when Hydra composes; what a value may be, and what may stand beside what, in :meth:`Config.check`.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from fdsl.errors import ConfigError
+from fdsl.scoring import FUSIONS, IMAGE_SCORES
+from fdsl.windows import check_windows
+
+WINMODES = ("nan", "mul", "onlywin")
+
+
+@dataclass
+class BackboneConfig:
+    """Which frozen backbone, and what it is fed."""
+
+    model: dict[str, Any] = MISSING
+    image_size: int = MISSING
+    mean: list[float] = MISSING
+    std: list[float] = MISSING
+
+
+@dataclass
+class TrainingConfig:
+    """How the head is trained on the auxiliary dataset; the defaults are the paper's."""
+
+    epochs: int = 5
+    batch_size: int = 8
+    lr: float = 1e-3
+    betas: list[float] = field(default_factory=lambda: [0.5, 0.999])
+    seed: int = 111
+    references: int = 10
+    resume: str | None = None
+
+
+@dataclass
+class Config:
+    """Everything a run depends on. See ``conf/config.yaml`` for what each key means."""
+
+    data: dict[str, Any] = MISSING
+    aux: dict[str, Any] = MISSING
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    trainer: dict[str, Any] = MISSING
+    logger: Any = None
+    kshots: int = 1
+    seed: int = 0
+    winmode: str = "nan"
+    nam: bool = True
+    win_size: int = 13
+    win_stride: int = 2
+    win_weight: float = 0.5
+    fusion: str = "asl"
+    fusion_weight: float = 0.5
+    image_score: str = "transductive"
+    reference_sampling: str = "without_replacement"
+    references: str | None = None
+    train: bool = True
+    ckpt: str | None = None
+    map_size: int = 240
+    overlays: int = 3
+    progress: bool = True
+    run_dir: str = MISSING
+
+    def check(self) -> None:
+        """Refuse what cannot be run.
+
+        Raises:
+            ConfigError: naming the key, what is wrong with it and what it may be.
+        """
+        _one_of("winmode", self.winmode, WINMODES)
+        _one_of("fusion", self.fusion, FUSIONS)
+        _one_of("image_score", self.image_score, IMAGE_SCORES)
+        _one_of("reference_sampling", self.reference_sampling, ("without_replacement", "with_replacement"))
+        for key in ("kshots", "win_size", "win_stride", "map_size"):
+            _at_least(key, getattr(self, key), 1)
+        for key in ("epochs", "batch_size", "references"):
+            _at_least(f"training.{key}", getattr(self.training, key), 1)
+        _at_least("seed", self.seed, 0)
+        _at_least("training.seed", self.training.seed, 0)
+        _at_least("overlays", self.overlays, 0)
+        for key in ("fusion_weight", "win_weight"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise ConfigError(f"{key}={getattr(self, key)}: must lie in [0, 1]")
+        if not self.training.lr > 0:
+            raise ConfigError(f"training.lr={self.training.lr}: must be above 0")
+        if len(self.training.betas) != 2 or not all(0 <= b < 1 for b in self.training.betas):
+            raise ConfigError(f"training.betas={self.training.betas}: two values in [0, 1)")
+        self._check_files()
+
+    def check_grid(self, grid: int) -> None:
+        """Refuse window settings that do not fit a grid of ``grid`` x ``grid`` patches.
+
+        Raises:
+            ConfigError: if windows would leave cells uncovered, or are not available.
+        """
+        if self.winmode == "nan":
+            return
+        check_windows(grid, self.win_size, self.win_stride)
+        raise ConfigError(f"winmode={self.winmode}: local windows (LFE) are not in this version yet; use winmode=nan")
+
+    def _check_files(self) -> None:
+        if not self.train and self.ckpt is None:
+            raise ConfigError("train=false needs a trained head: ckpt=PATH of a .ckpt, .safetensors or upstream .pth")
+        if self.train and self.ckpt is not None:
+            raise ConfigError("ckpt is a head to test, so add train=false; to go on training use training.resume=PATH")
+        named = {"ckpt": self.ckpt, "references": self.references, "training.resume": self.training.resume}
+        for key, path in named.items():
+            if path is not None and not Path(path).expanduser().is_file():
+                raise ConfigError(f"{key}={path}: no such file")
+
+
+def _one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{key}={value}: must be one of {', '.join(choices)}")
+
+
+def _at_least(key: str, value: int, least: int) -> None:
+    if value < least:
+        raise ConfigError(f"{key}={value}: must be at least {least}")
+
+
+def typed(config: DictConfig) -> Config:
+    """Turn a composed configuration into a checked :class:`Config`.
+
+    Raises:
+        ConfigError: see :meth:`Config.check`.
+    """
+    made = OmegaConf.to_object(config)
+    if not isinstance(made, Config):
+        raise TypeError(f"not composed over the schema: {type(made).__name__}")
+    made.check()
+    return made
+
+
+def register() -> None:
+    """Make the schema known to Hydra, as ``schema`` in a defaults list."""
+    ConfigStore.instance().store(name="schema", node=Config)

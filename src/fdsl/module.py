@@ -1,0 +1,183 @@
+"""FDSL as a LightningModule: the training step, the test step and the optimiser; the maths is in the modules beside.
+
+References are attached by an explicit call. Device and precision are the Trainer's business; the search for nearest
+references and the losses run in fp32 whatever the precision, because half precision picks other neighbours.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+from tqdm import tqdm
+
+from fdsl.backbones import Backbone
+from fdsl.category import CategoryResult, CategoryTest
+from fdsl.discrepancy import Discrepancy
+from fdsl.losses import score_loss
+from fdsl.reference import ReferenceBank
+from fdsl.score_learning import ScoreHead, ScoreMaps
+from fdsl.scoring import fuse
+
+METHODS = ("fdsl", "fd")
+"""What a test measures side by side: the configured method, and the training-free discrepancy map."""
+
+CategoryListener = Callable[[str, CategoryTest, CategoryResult], None]
+
+
+class FDSLModule(LightningModule):
+    """Few-shot anomaly detection by feature discrepancy guided score learning.
+
+    Args:
+        backbone: frozen; not saved in checkpoints, so it is given again when one is loaded.
+        nam: whether neighbour aggregation is on.
+        fusion: ``asl`` (as released) or ``fd_asl``.
+        fusion_weight: weight of the FD map in ``fd_asl``.
+        image_score: ``transductive`` or ``independent``, see :mod:`fdsl.scoring`.
+        map_size: side of the anomaly maps, in pixels.
+        lr: Adam's learning rate.
+        betas: Adam's betas.
+        trained: plain description of what the head is trained on, kept in the checkpoint.
+        progress: show a progress bar while references are encoded.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        nam: bool = True,
+        fusion: str = "asl",
+        fusion_weight: float = 0.5,
+        image_score: str = "transductive",
+        map_size: int = 240,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.5, 0.999),
+        trained: dict[str, Any] | None = None,
+        progress: bool = True,
+    ) -> None:
+        super().__init__()
+        trained = dict(trained or {})
+        self.save_hyperparameters(ignore=["backbone"])
+        self.backbone = backbone
+        self.head = ScoreHead(len(backbone.blocks), backbone.spec.width, nam)
+        self.listeners: list[CategoryListener] = []
+        self.results: dict[str, CategoryResult] = {}
+        self._images: dict[str, Tensor] = {}
+        self._banks: dict[str, ReferenceBank] = {}
+        self._running: tuple[str, CategoryTest] | None = None
+
+    def attach_references(self, category: str, images: Tensor) -> None:
+        """Give the preprocessed reference images (k, 3, S, S) of a category, in place of any given before.
+
+        They are encoded where the module then is, when they are first needed.
+        """
+        self._images[category] = images
+        self._banks.pop(category, None)
+
+    def bank(self, category: str) -> ReferenceBank:
+        """Return the reference bank of a category, encoding it the first time.
+
+        Raises:
+            ValueError: if no references were attached.
+        """
+        if category not in self._banks:
+            if category not in self._images:
+                raise ValueError(f"no references of {category}: call attach_references first")
+            images = self._images.pop(category).to(self.device)
+            self._banks[category] = ReferenceBank.encode(self.backbone, images)
+        return self._banks[category]
+
+    def compare(self, tokens: Tensor, categories: list[str]) -> Discrepancy:
+        """Match tokens (L, B, N, C) with the bank of each image's own category."""
+        tokens = tokens.float()
+        if len(set(categories)) == 1:
+            return self.bank(categories[0]).match(tokens)
+        deviation, discrepancy = torch.empty_like(tokens), tokens.new_empty(tokens.shape[:3])
+        for category in sorted(set(categories)):
+            rows = [i for i, c in enumerate(categories) if c == category]
+            deviation[:, rows], discrepancy[:, rows] = self.bank(category).match(tokens[:, rows])
+        return Discrepancy(deviation, discrepancy)
+
+    def score(self, found: Discrepancy) -> ScoreMaps:
+        """Run the head on deviations, in the head's own precision."""
+        maps: ScoreMaps = self.head(found.deviation.to(next(self.head.parameters()).dtype))
+        return maps
+
+    def layer_maps(self, images: Tensor, categories: list[str]) -> dict[str, Tensor]:
+        """Score images (B, 3, S, S) by every method, each (L, B, G, G)."""
+        tokens = self.backbone(images).tokens
+        with torch.autocast(self.device.type, enabled=False):
+            found = self.compare(tokens, categories)
+            learned = self.score(found).last.float()
+            fd = found.discrepancy.view_as(learned)
+            return {"fdsl": fuse(learned, fd, self.hparams["fusion"], self.hparams["fusion_weight"]), "fd": fd}
+
+    def on_fit_start(self) -> None:
+        """Encode all references first, so that the first steps do not stall without a word."""
+        for category in tqdm(sorted(self._images), desc="references", disable=not self.hparams["progress"]):
+            self.bank(category)
+
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
+        """Loss of the head on one batch of augmented, labelled auxiliary images."""
+        tokens = self.backbone(batch["image"]).tokens
+        with torch.autocast(self.device.type, enabled=False):
+            maps = self.score(self.compare(tokens, batch["category"]))
+            loss = score_loss([m.float() for m in maps.all()], batch["mask"])
+        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch["image"]))
+        return loss
+
+    def on_train_end(self) -> None:
+        """Let go of the auxiliary references."""
+        self._banks.clear()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam on the head, as published."""
+        return torch.optim.Adam(self.head.parameters(), lr=self.hparams["lr"], betas=tuple(self.hparams["betas"]))
+
+    def on_test_start(self) -> None:
+        """Begin with no results."""
+        self.results.clear()
+        self._running = None
+
+    def running_test(self, category: str) -> CategoryTest:
+        """Return the test of a category; where another one was running, that is finished first."""
+        if self._running is not None and self._running[0] == category:
+            return self._running[1]
+        self.finish_category()
+        self._running = category, CategoryTest(METHODS, self.hparams["map_size"], self.hparams["image_score"])
+        return self._running[1]
+
+    def finish_category(self) -> None:
+        """Turn the running category, if any, into its result, and tell the listeners."""
+        if self._running is None:
+            return
+        category, test = self._running
+        self._running = None
+        self._banks.pop(category, None)
+        self.results[category] = test.finish()
+        for listener in self.listeners:
+            listener(category, test, self.results[category])
+
+    def test_step(self, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Score one batch; a loader holds the images of one category."""
+        test = self.running_test(batch["category"][0])
+        maps = self.layer_maps(batch["image"], batch["category"])
+        test.update(maps, batch["path"], batch["label"], batch["mask"], batch["defect_visible"])
+
+    def on_test_epoch_end(self) -> None:
+        """Finish the last category."""
+        self.finish_category()
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the head alone: the backbone is frozen and has its own file."""
+        state: dict[str, Any] = super().state_dict(*args, **kwargs)
+        return {name: value for name, value in state.items() if not name.startswith("backbone.")}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load the head; a missing or unknown entry is an error."""
+        prefix = "head."
+        foreign = [name for name in state_dict if not name.startswith(prefix)]
+        if foreign:
+            raise RuntimeError(f"entries that are no part of the head: {', '.join(foreign[:5])}")
+        state = {name.removeprefix(prefix): value for name, value in state_dict.items()}
+        return self.head.load_state_dict(state, strict=True, assign=assign)

@@ -1,0 +1,40 @@
+"""What a figure depends on besides its configuration: code, packages, machine."""
+
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import fdsl
+
+PACKAGES = ("torch", "torchvision", "lightning", "open_clip_torch", "timm", "albumentations", "numpy", "pillow", "scipy")
+
+
+def code_version() -> dict[str, Any]:
+    """Return the package's version and, in a git checkout, its commit and whether files differ from it."""
+    here = Path(fdsl.__file__).parent
+    try:
+        commit = _git(here, "rev-parse", "HEAD")
+        dirty = bool(_git(here, "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.CalledProcessError):
+        return {"version": fdsl.__version__, "commit": None, "dirty": None}
+    return {"version": fdsl.__version__, "commit": commit, "dirty": dirty}
+
+
+def environment() -> dict[str, Any]:
+    """Return the versions of what computes, and on what it runs."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return {
+        "python": platform.python_version(),
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)  # noqa: S603
+    return done.stdout.strip()

@@ -1,0 +1,237 @@
+"""One run: train the head on the auxiliary dataset, test it k-shot on the target, write what was found.
+
+The only module that turns configuration into objects, and so the only place that knows of both datasets and model.
+Everything that can be refused is refused before a weight is loaded or an image decoded.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_class, instantiate
+from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from rich.console import Console
+from torch.utils.data import DataLoader
+
+from fdsl import provenance
+from fdsl.backbones import Backbone, check_blocks
+from fdsl.category import CategoryResult, CategoryTest
+from fdsl.checkpoint import HeadFileError, load_head, save_head
+from fdsl.config import Config
+from fdsl.errors import ConfigError
+from fdsl.module import FDSLModule
+from fdsl.overlay import write_overlays
+from fdsl.results import document, remarks, table, write_csv, write_json, write_scores
+
+log = logging.getLogger(__name__)
+
+HEAD_FILE, RESULTS_FILE, MANIFEST_FILE, PARTIAL_FILE = "head.safetensors", "results.json", "references.json", "partial.json"
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Run one experiment and return the content of its ``results.json``.
+
+    Args:
+        config: checked, see :func:`fdsl.config.typed`.
+
+    Raises:
+        FDSLError: for anything the user can mend.
+    """
+    folder = Path(config.run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    point_latest(folder)
+    seconds: dict[str, float] = {}
+    check_backbone(config)
+    with timed(seconds, "prepare"):
+        target = prepared(config.data)
+        aux = prepared(config.aux) if config.train else None
+        if aux is not None:
+            check_disjoint(target.categories, aux.categories, "aux.categories")
+        write_json(folder / MANIFEST_FILE, target.reference_manifest)
+        backbone: Backbone = instantiate(config.backbone.model)
+        seed_everything(config.training.seed, workers=True, verbose=False)
+        module = make_module(config, backbone, aux, target)
+    if aux is not None:
+        with timed(seconds, "train"):
+            train(config, module, aux, folder)
+    facts = {
+        "config": asdict(config),
+        "code": provenance.code_version(),
+        "environment": provenance.environment(),
+        "backbone": {**asdict(backbone.weights), "blocks": list(backbone.blocks), "image_size": config.backbone.image_size},
+        "head": {"file": HEAD_FILE if config.train else str(config.ckpt), "trained": module.hparams["trained"]},
+        "references": target.reference_manifest,
+        "resolution": config.map_size,
+        "seconds": seconds,
+    }
+    with timed(seconds, "test"):
+        test(config, module, target, folder, facts)
+    return finish(config, module.results, folder, facts)
+
+
+def check_backbone(config: Config) -> None:
+    """Refuse blocks, image sizes and windows that the backbone cannot have, without building it."""
+    model = dict(config.backbone.model)
+    try:
+        spec = get_class(model.pop("_target_")).describe(**model)
+        check_blocks(model["blocks"], spec.depth)
+    except ValueError as error:
+        raise ConfigError(f"backbone.model: {error}") from error
+    size = config.backbone.image_size
+    if size < spec.patch_size or size % spec.patch_size:
+        near = max(1, round(size / spec.patch_size)) * spec.patch_size
+        raise ConfigError(f"backbone.image_size={size}: must be a multiple of the patch, {spec.patch_size}; try {near}")
+    config.check_grid(size // spec.patch_size)
+
+
+def check_disjoint(tested: tuple[str, ...], trained: tuple[str, ...] | list[str], key: str) -> None:
+    """Refuse to test what the head was trained on: nothing may be learned from the inspected product."""
+    if shared := sorted(set(tested) & set(trained)):
+        raise ConfigError(
+            f"{', '.join(shared)}: tested, but also among the auxiliary categories the head is trained on; "
+            f"leave them out of data.categories or {key}"
+        )
+
+
+def prepared(node: dict[str, Any]) -> Any:
+    """Make a datamodule and let it read its folder."""
+    made = instantiate(node)
+    made.prepare_data()
+    made.setup()
+    return made
+
+
+def make_module(config: Config, backbone: Backbone, aux: Any, target: Any) -> FDSLModule:
+    """Make the LightningModule, with a new head or the one named by ``ckpt``."""
+    if aux is None:
+        loaded = load_head(Path(str(config.ckpt)).expanduser(), config.nam)
+        trained = loaded.trained
+        check_head(trained, backbone, config, target.categories)
+    else:
+        trained = {
+            "weights_sha256": backbone.weights.sha256,
+            "blocks": list(backbone.blocks),
+            "image_size": config.backbone.image_size,
+            "dataset": aux.name,
+            "categories": list(aux.categories),
+            "training": asdict(config.training),
+            "nam": config.nam,
+            "code": provenance.code_version(),
+        }
+    module = FDSLModule(
+        backbone,
+        nam=config.nam,
+        fusion=config.fusion,
+        fusion_weight=config.fusion_weight,
+        image_score=config.image_score,
+        map_size=config.map_size,
+        lr=config.training.lr,
+        betas=(config.training.betas[0], config.training.betas[1]),
+        trained=trained,
+        progress=config.progress,
+    )
+    if aux is None:
+        try:
+            module.head.load_state_dict(loaded.head.state_dict())
+        except RuntimeError as error:
+            raise HeadFileError(
+                f"{config.ckpt}: trained for {loaded.head.layers} layers of width {loaded.head.width}, this backbone "
+                f"gives {len(backbone.blocks)} of width {backbone.spec.width}; choose the backbone it was trained with"
+            ) from error
+    return module
+
+
+def check_head(trained: dict[str, Any], backbone: Backbone, config: Config, tested: tuple[str, ...]) -> None:
+    """Refuse a head that was trained with other features, or on the tested categories."""
+    if not trained:
+        log.warning("%s does not say what it was trained with: backbone and categories are not checked", config.ckpt)
+        return
+    now = {"weights_sha256": backbone.weights.sha256, "blocks": list(backbone.blocks)}
+    for key, value in now.items():
+        if trained[key] != value:
+            raise HeadFileError(f"{config.ckpt}: trained with {key} {trained[key]}, this run has {value}")
+    check_disjoint(tested, trained["categories"], "choose another head with ckpt")
+
+
+def train(config: Config, module: FDSLModule, aux: Any, folder: Path) -> None:
+    """Train the head; leaves a Lightning checkpoint and the head's own file in the run's folder."""
+    for category in aux.categories:
+        module.attach_references(category, aux.reference_images(category))
+    keep = ModelCheckpoint(folder / "checkpoints", filename="last", save_top_k=1, every_n_epochs=1, enable_version_counter=False)
+    trainer = make_trainer(config, folder, [keep])
+    trainer.fit(module, train_dataloaders=aux.train_dataloader(), ckpt_path=config.training.resume)
+    save_head(folder / HEAD_FILE, module.head, module.hparams["trained"])
+
+
+def test(config: Config, module: FDSLModule, target: Any, folder: Path, facts: dict[str, Any]) -> None:
+    """Test every category; what is finished is on disk before the next category begins."""
+
+    def on_category(category: str, test: CategoryTest, result: CategoryResult) -> None:
+        write_json(folder / PARTIAL_FILE, document(module.results, facts))
+        if config.overlays:
+            write_overlays(folder / "heatmaps", category, test, result, target.pixels, config.overlays)
+        for text in remarks(category, result):
+            log.warning(text)
+
+    for category in target.categories:
+        module.attach_references(category, target.reference_images(category))
+    module.listeners.append(on_category)
+    loaders: list[DataLoader[Any]] = target.test_dataloader()
+    make_trainer(config, folder, []).test(module, dataloaders=loaders, verbose=False)
+
+
+def make_trainer(config: Config, folder: Path, callbacks: list[Any]) -> Trainer:
+    """Make the Trainer and, unless there is none, its logger."""
+    logger = instantiate(config.logger) if config.logger else False
+    if config.progress:
+        callbacks = [*callbacks, TQDMProgressBar(refresh_rate=1)]
+    checkpointing = any(isinstance(c, ModelCheckpoint) for c in callbacks)
+    trainer: Trainer = instantiate(
+        config.trainer,
+        logger=logger,
+        callbacks=callbacks,
+        default_root_dir=str(folder),
+        enable_checkpointing=checkpointing,
+    )
+    return trainer
+
+
+def finish(config: Config, results: dict[str, CategoryResult], folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """Write the results and print the table."""
+    content = document(results, facts)
+    write_csv(folder / "results.csv", results)
+    write_scores(folder / "scores.csv", results)
+    write_json(folder / RESULTS_FILE, content)
+    (folder / PARTIAL_FILE).unlink(missing_ok=True)
+    console = Console()
+    console.print(table(results, f"{config.kshots}-shot, seed {config.seed}, winmode {config.winmode}, NAM {config.nam}"))
+    console.print(f"results   {folder / RESULTS_FILE}", soft_wrap=True)
+    if config.overlays:
+        console.print(f"heatmaps  {folder / 'heatmaps'}", soft_wrap=True)
+    reread: dict[str, Any] = json.loads((folder / RESULTS_FILE).read_text("utf-8"))
+    return reread
+
+
+def point_latest(folder: Path) -> None:
+    """Let ``outputs/latest`` name the newest run, where the run lies below a folder called outputs."""
+    outputs = next((p for p in folder.absolute().parents if p.name == "outputs"), None)
+    if outputs is None:
+        return
+    fresh = outputs / f".latest-{folder.name}"
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(folder.absolute().relative_to(outputs), target_is_directory=True)
+    fresh.replace(outputs / "latest")
+
+
+@contextmanager
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Record how long a stage takes."""
+    start = time.perf_counter()
+    yield
+    seconds[name] = round(time.perf_counter() - start, 3)

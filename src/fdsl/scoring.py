@@ -1,0 +1,53 @@
+"""From per-layer token maps to an anomaly map and an image score.
+
+An image score has two parts (the paper's test procedure): s1, the mean over layers of each map's maximum, and s2,
+the maximum of the final map. Published figures min-max normalise s2 over all test images of the class; that needs
+the whole test set, so it is kept apart from the score of a single image.
+"""
+
+from typing import Literal, get_args
+
+import torch.nn.functional as F
+from torch import Tensor
+
+ImageScore = Literal["transductive", "independent"]
+Fusion = Literal["asl", "fd_asl"]
+IMAGE_SCORES: tuple[str, ...] = get_args(ImageScore)
+FUSIONS: tuple[str, ...] = get_args(Fusion)
+
+
+def fuse(learned: Tensor, discrepancy: Tensor, fusion: str, weight: float) -> Tensor:
+    """Fuse the learned and the training-free maps of every layer.
+
+    ``asl`` is the released behaviour, the learned map alone; ``fd_asl`` is (1 - weight) * ASL + weight * FD.
+    """
+    return learned if fusion == "asl" else (1 - weight) * learned + weight * discrepancy
+
+
+def anomaly_map(layer_maps: Tensor, size: int) -> Tensor:
+    """Mean over layers, upsampled bilinearly (align_corners): (L, B, G, G) -> (B, size, size).
+
+    The mean is taken on the grid: upsampling is linear, so the order changes rounding only, and costs L times less.
+    """
+    mean = layer_maps.mean(dim=0)[:, None]  # B 1 G G
+    return F.interpolate(mean, size=(size, size), mode="bilinear", align_corners=True)[:, 0]
+
+
+def peak_score(layer_maps: Tensor) -> Tensor:
+    """s1, the mean over layers of the maximum of each map: (L, B, G, G) -> (B,)."""
+    return layer_maps.flatten(2).amax(dim=2).mean(dim=0)
+
+
+def image_score(s1: Tensor, s2: Tensor, mode: str) -> Tensor:
+    """Combine both parts of the image score, (n,) and (n,) -> (n,).
+
+    Args:
+        s1: mean over layers of each token map's maximum.
+        s2: maximum of each final anomaly map.
+        mode: ``independent``: (s1 + s2) / 2, each image on its own. ``transductive``: s2 min-max normalised over the
+            n given images, which must be all test images of one class; constant s2 counts as 0.
+    """
+    if mode == "transductive":
+        low, high = s2.aminmax()
+        s2 = (s2 - low) / (high - low) if high > low else s2 - low
+    return (s1 + s2) / 2
