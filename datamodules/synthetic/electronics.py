@@ -1,152 +1,154 @@
 """Electronic parts with components that can be missing: a populated circuit board and a pin connector."""
 
-from dataclasses import replace
-
 import numpy as np
 
-from datamodules.synthetic.frame import Field, Frame, Pose, box, colour, mix
-from datamodules.synthetic.surface import Surface
+from datamodules.synthetic.canvas import Canvas
+from datamodules.synthetic.frame import Field, Frame, Pose, batch, box, colour, mix, turned
+from datamodules.synthetic.surface import Part, Surface
 
 SILVER = colour([0.74, 0.74, 0.72])
-CHIPS = [(-28.0, -14.0, 30.0, 22.0), (56.0, 40.0, 18.0, 18.0)]
+SOOT = colour([0.05, 0.05, 0.055])
+INK = colour([0.62, 0.62, 0.60])
+
+CHIPS = [(-28.0, -14.0, 30.0, 22.0), (58.0, 40.0, 18.0, 18.0)]
 """Middle and half size of the integrated circuits, in units."""
-PASSIVES = [(x, y, turned) for x, y, turned in [
-    (-82, -62, 0), (-58, -62, 0), (-34, -62, 0), (-82, 34, 1), (-66, 34, 1), (-50, 34, 1), (8, 46, 0), (8, 60, 0),
-    (8, 74, 0), (36, -20, 1), (52, -20, 1), (68, -20, 1), (84, -20, 1), (-82, -12, 0), (-20, 46, 1), (-34, 46, 1),
-]]
+PASSIVES = [
+    *[(x, -62.0, False) for x in (-82.0, -58.0, -34.0)],
+    *[(x, 34.0, True) for x in (-82.0, -66.0, -50.0)],
+    *[(8.0, y, False) for y in (46.0, 60.0, 74.0)],
+    *[(x, -20.0, True) for x in (36.0, 52.0, 68.0, 84.0)],
+    *[(x, 46.0, True) for x in (-34.0, -20.0)],
+    (-86.0, -12.0, False),
+]  # fmt: skip
 """Middle of the resistors and capacitors, and whether they stand upright."""
 CANS = [(42.0, -62.0), (74.0, -62.0)]
 """Middle of the electrolytic capacitors."""
 
 
-def _over(surface: Surface, alpha: Field, paint: Field, height: Field | float, gloss: float) -> Surface:
-    """Lay something of its own colour, height (absolute, in units) and gloss on a surface."""
-    return replace(
-        surface,
-        albedo=mix(surface.albedo, paint, alpha),
-        height=mix(surface.height, np.asarray(height + np.zeros_like(alpha), np.float32), alpha),
-        gloss=mix(surface.gloss, np.full_like(alpha, gloss), alpha),
-    )
-
-
 def circuit_board(frame: Frame, rng: np.random.Generator) -> Surface:
     """Green board with traces, solder joints, two chips, passives and two electrolytic capacitors."""
-    x, y = Pose.draw(rng, turn=4, shift=5).to_object(frame)
+    pose = Pose.draw(rng, turn=4, shift=5)
+    x, y = pose.to_object(frame)
     grain = 1 + 0.025 * frame.noise(rng, 1.5) + 0.03 * frame.fractal(rng, 60, 3)
-    mask = colour([0.07, 0.30, 0.19]) * (1 + rng.normal(0, 0.04, 3)).astype(np.float32)
+    lacquer = batch(rng, [0.06, 0.27, 0.17], 0.04)
     copper = frame.inside(_traces(x, y))
-    albedo = mix(np.broadcast_to(mask, (*x.shape, 3)), mask * 1.5, copper) * grain[..., None]
-    mat = 0.60 + 0.012 * frame.noise(rng, 2) + 0.03 * frame.fractal(rng, 60, 3)
-    background = np.asarray(mat[..., None] * colour([1.0, 0.99, 0.95]), np.float32)
-    drill = np.minimum.reduce([np.hypot(x - sx * 98, y - sy * 82) for sx in (-1, 1) for sy in (-1, 1)])
-    product = frame.inside(box(x, y, 112, 96, 5)) * (1 - frame.inside(np.asarray(drill - 5, np.float32)))
-    board = Surface(albedo, 0.25 * copper, np.full_like(x, 0.3), product, background)
-    board = _over(board, frame.inside(np.abs(drill - 7) - 2), SILVER, 0.4, 0.6)
-    vias = np.hypot((x + 4) % 28 - 14, (y + 9) % 31 - 15.5)
-    board = _over(board, frame.inside(vias - 1.9) * copper, SILVER * 0.9, 0.3, 0.5)
-    board = _over(board, frame.inside(vias - 0.9) * copper, colour([0.05, 0.06, 0.05]), -0.5, 0.0)
-    parts: list[Field] = []
-    full = board
-    for add in (_chips, _passives, _cans):
-        board, full = add(frame, rng, x, y, board, full, parts)
-    return replace(full, bare=board, parts=parts)
+    board = Canvas(frame, pose, mix(lacquer, lacquer * 1.6, copper) * grain[..., None], 0.25 * copper, 0.3)
+    everywhere = (slice(None), slice(None))
+    drill = np.hypot(np.abs(x) - 98, np.abs(y) - 82)
+    board.paint(everywhere, np.abs(drill - 7) - 2, SILVER, 0.4, 0.6)
+    via = np.hypot((x + 4) % 28 - 14, (y + 9) % 31 - 15.5) + 9 * (copper < 0.5)
+    board.paint(everywhere, via - 1.9, SILVER * 0.9, 0.3, 0.5)
+    board.paint(everywhere, via - 0.9, SOOT, -0.5, 0.0)
+    _pads(board)
+    product = frame.inside(box(x, y, 112, 96, 5)) * (1 - frame.inside(drill - 5))
+    mat = 0.58 + 0.012 * frame.noise(rng, 2) + 0.02 * frame.fractal(rng, 60, 3)
+    background = mat[..., None] * colour([1.0, 0.99, 0.96])
+    bare = board.surface(product, background)
+    parts = (*_chips(board, rng), *_passives(board, rng), *_cans(board, rng))
+    return board.surface(product, background, bare, parts)
 
 
 def _traces(x: Field, y: Field) -> Field:
     """Signed distance to copper that runs between the components, bent by 45 degrees as boards are routed."""
-    fan = np.abs((y - 0.5 * np.abs(x + 28)) % 9 - 4.5) - 1.2
-    fan = np.maximum(fan, box(x + 28, y + 14, 62, 44))
-    bus = np.abs((x + np.clip(y - 10, 0, 24)) % 8 - 4) - 1.0
-    bus = np.maximum(bus, box(x - 10, y - 26, 88, 60))
-    pour = box(x - 58, y + 62, 42, 24, 3)
-    return np.asarray(np.minimum.reduce([fan, bus, pour]), np.float32)
+    fan = np.maximum(np.abs((y - 0.5 * np.abs(x + 28)) % 9 - 4.5) - 1.2, box(x + 28, y + 14, 62, 44))
+    bus = np.maximum(np.abs((x + np.clip(y - 10, 0, 24)) % 8 - 4) - 1.0, box(x - 10, y - 26, 88, 60))
+    copper: Field = np.minimum(np.minimum(fan, bus), box(x - 58, y + 62, 42, 24, 3))
+    return copper
 
 
-def _chips(frame: Frame, rng: np.random.Generator, x: Field, y: Field, board: Surface, full: Surface, parts: list[Field]) -> tuple[Surface, Surface]:
+def _legs(u: Field, v: Field, half_width: float, half_height: float, gap: float) -> Field:
+    """Signed distance to the legs on the left and right side of a chip."""
+    row = np.maximum(np.abs(np.abs(u) - half_width - 3) - 4, np.abs(v) - half_height + 1)
+    legs: Field = np.maximum(row, np.abs(v % 6 - 3) - gap)
+    return legs
+
+
+def _pads(board: Canvas) -> None:
     for cx, cy, w, h in CHIPS:
-        u, v = x - cx, y - cy
-        row = np.asarray(np.hypot(np.abs(u) - w - 3, 0) - 4, np.float32)
-        legs = np.maximum(np.maximum(row, np.abs(v) - h + 1), np.abs(v % 6 - 3) - 1.5)
-        alpha = frame.inside(np.asarray(legs, np.float32))
-        pads = frame.inside(np.asarray(np.maximum(np.maximum(row, np.abs(v) - h + 1), np.abs(v % 6 - 3) - 2.1), np.float32))
-        board, full = (_over(s, pads, SILVER * 0.85, 0.4, 0.4) for s in (board, full))
-        jx, jy = rng.normal(0, 0.4, 2)
-        body = box(u - jx, v - jy, w, h, 1.5)
-        full = _over(full, alpha, SILVER, 1.2, 0.7)
-        full = _over(full, frame.inside(body), colour([0.09, 0.09, 0.10]), 4 - 0.6 * np.maximum(body + 3, 0), 0.10)
-        lines = np.maximum(box(u - jx, v - jy, w * 0.62, h * 0.5), np.abs((v - jy) % 9 - 4.5) - 1.6)
-        dashes = np.maximum(lines, np.abs((u - jx) % 5.5 - 2.75) - 1.8)
-        full = _over(full, 0.6 * frame.inside(np.asarray(dashes, np.float32)), colour([0.62, 0.62, 0.60]), 4, 0.05)
-        dot = np.hypot(u - jx + w - 5, v - jy + h - 5) - 1.8
-        full = _over(full, frame.inside(np.asarray(dot, np.float32)), colour([0.05, 0.05, 0.05]), 3, 0.05)
-        parts.append(np.maximum(frame.inside(np.asarray(body, np.float32)), alpha))
-    return board, full
+        window, u, v = board.patch(cx, cy, np.hypot(w + 8, h))
+        board.paint(window, _legs(u, v, w, h, 2.1), SILVER * 0.85, 0.4, 0.4)
+    for cx, cy, upright in PASSIVES:
+        window, u, v = board.patch(cx, cy, 11)
+        u, v = (v, u) if upright else (u, v)
+        board.paint(window, box(np.abs(u) - 6.5, v, 3.4, 4.2, 0.8), SILVER * 0.9, 0.4, 0.5)
+    for cx, cy in CANS:
+        window, u, v = board.patch(cx, cy, 8)
+        board.paint(window, np.hypot(np.abs(u) - 4, v) - 2.4, SILVER, 0.4, 0.5)
 
 
-def _passives(frame: Frame, rng: np.random.Generator, x: Field, y: Field, board: Surface, full: Surface, parts: list[Field]) -> tuple[Surface, Surface]:
-    for index, (cx, cy, turned) in enumerate(PASSIVES):
-        u, v = (y - cy, x - cx) if turned else (x - cx, y - cy)
-        pads = frame.inside(box(np.abs(u) - 6.5, v, 3.4, 4.2, 0.8))
-        board, full = (_over(s, pads, SILVER * 0.9, 0.4, 0.5) for s in (board, full))
-        jx, jy, angle = rng.normal(0, 0.45), rng.normal(0, 0.35), rng.normal(0, 0.03)
-        u, v = u - jx + angle * v, v - jy - angle * u
-        whole, body = box(u, v, 8.0, 3.6, 0.8), box(u, v, 5.2, 3.6)
-        alpha = frame.inside(whole)
+def _chips(board: Canvas, rng: np.random.Generator) -> list[Part]:
+    parts = []
+    for cx, cy, w, h in CHIPS:
+        window, u, v = board.patch(cx + rng.normal(0, 0.4), cy + rng.normal(0, 0.4), np.hypot(w + 8, h))
+        body = box(u, v, w, h, 1.5)
+        legs = board.paint(window, _legs(u, v, w, h, 1.5), SILVER, 1.2, 0.7)
+        case = board.paint(window, body, colour([0.09, 0.09, 0.10]), 4 - 0.6 * np.maximum(body + 3, 0), 0.1)
+        line = np.maximum(box(u, v, w * 0.62, h * 0.5), np.abs(v % 9 - 4.5) - 1.6)
+        board.paint(window, np.maximum(line, np.abs(u % 5.5 - 2.75) - 1.8), INK, 4, 0.05, opacity=0.6)
+        board.paint(window, np.hypot(u + w - 5, v + h - 5) - 1.8, SOOT, 3, 0.05)
+        parts.append(Part(window, np.maximum(case, legs)))
+    return parts
+
+
+def _passives(board: Canvas, rng: np.random.Generator) -> list[Part]:
+    parts = []
+    for index, (cx, cy, upright) in enumerate(PASSIVES):
+        window, u, v = board.patch(cx + rng.normal(0, 0.4), cy + rng.normal(0, 0.4), 11)
+        u, v = (v, u) if upright else (u, v)
+        skew = rng.normal(0, 0.03)
+        u, v = u + skew * v, v - skew * u
+        whole = box(u, v, 8.0, 3.6, 0.8)
+        top = 2.2 - 0.5 * np.maximum(whole + 1.5, 0)
         resistor = index % 3 != 1
         paint = colour([0.11, 0.11, 0.13]) if resistor else colour([0.60, 0.46, 0.31])
-        full = _over(full, alpha, SILVER, 2.0 - 0.5 * np.maximum(whole + 1.5, 0), 0.6)
-        full = _over(full, frame.inside(body), paint, 2.2 - 0.5 * np.maximum(whole + 1.5, 0), 0.12)
+        alpha = board.paint(window, whole, SILVER, top, 0.6)
+        board.paint(window, box(u, v, 5.2, 3.6), paint, top, 0.12)
         if resistor:
-            mark = np.maximum(np.abs(np.abs(u) - 2.2) - 0.8, np.abs(v) - 1.6)
-            full = _over(full, 0.8 * frame.inside(np.asarray(mark, np.float32)), colour([0.8, 0.8, 0.78]), 2.2, 0.1)
-        parts.append(alpha)
-    return board, full
+            digits = np.maximum(np.abs(np.abs(u) - 2.2) - 0.8, np.abs(v) - 1.6)
+            board.paint(window, digits, colour([0.8, 0.8, 0.78]), top, 0.1, opacity=0.8)
+        parts.append(Part(window, alpha))
+    return parts
 
 
-def _cans(frame: Frame, rng: np.random.Generator, x: Field, y: Field, board: Surface, full: Surface, parts: list[Field]) -> tuple[Surface, Surface]:
+def _cans(board: Canvas, rng: np.random.Generator) -> list[Part]:
+    parts = []
     for cx, cy in CANS:
-        for side in (-4.0, 4.0):
-            joint = frame.inside(np.asarray(np.hypot(x - cx - side, y - cy) - 2.4, np.float32))
-            board = _over(board, joint, SILVER, 0.4, 0.5)
-        jx, jy = rng.normal(0, 0.5, 2)
-        u, v = x - cx - jx, y - cy - jy
-        radius = np.hypot(u, v)
-        alpha = frame.inside(np.asarray(radius - 13, np.float32))
-        turn = rng.uniform(0, 2 * np.pi)
-        stripe = frame.inside(np.asarray(7.5 - (u * np.cos(turn) + v * np.sin(turn)), np.float32))
-        top = mix(np.broadcast_to(SILVER, (*x.shape, 3)), colour([0.10, 0.11, 0.16]), stripe)
+        window, u, v = board.patch(cx + rng.normal(0, 0.5), cy + rng.normal(0, 0.5), 14)
+        radius, turn = np.hypot(u, v), rng.uniform(0, 2 * np.pi)
         vent = np.minimum(np.abs(u), np.abs(v)) - 0.5
-        dome = np.asarray(7 - 0.9 * np.maximum(radius - 9.5, 0) - 0.7 * frame.inside(np.asarray(vent, np.float32)), np.float32)
-        full = _over(full, alpha, top, dome, 0.5)
-        parts.append(alpha)
-    return board, full
+        dome = 7 - 0.9 * np.maximum(radius - 9.5, 0) - 0.7 * board.frame.inside(vent)
+        alpha = board.paint(window, radius - 13, SILVER, dome, 0.5)
+        stripe = np.maximum(radius - 13, 7.5 - turned(u, v, turn)[0])
+        board.paint(window, stripe, colour([0.10, 0.11, 0.16]), dome, 0.5)
+        parts.append(Part(window, alpha))
+    return parts
 
 
 def connector(frame: Frame, rng: np.random.Generator) -> Surface:
-    """Black header with two rows of nine gilt pins in a keyed shroud."""
-    x, y = Pose.draw(rng, turn=3, shift=5).to_object(frame)
-    shroud, well = box(x, y, 116, 56, 6), box(x, y, 105, 44, 3)
-    notch = box(x, y - 52, 14, 10)
-    well = np.minimum(well, notch)
-    rough = 1 + 0.05 * frame.noise(rng, 1.3) + 0.04 * frame.fractal(rng, 50, 3)
-    plastic = colour([0.17, 0.17, 0.18]) * (1 + rng.normal(0, 0.03)) * rough[..., None]
-    inside = frame.inside(np.asarray(well, np.float32))
-    rim = np.asarray(9 - 0.5 * np.maximum(shroud + 4, 0), np.float32)
-    height = mix(rim, np.asarray(0.3 * frame.noise(rng, 3), np.float32), inside)
-    shadow = 1 - 0.35 * inside * np.clip(1 - np.abs(well) / 14, 0, 1)
-    bench = 0.74 + 0.01 * frame.noise(rng, 2) + 0.03 * frame.fractal(rng, 70, 3)
-    background = np.asarray(bench[..., None] * colour([0.97, 0.98, 1.0]), np.float32)
-    albedo = np.asarray(plastic * (1 - 0.3 * inside)[..., None] * shadow[..., None], np.float32)
-    bare = Surface(albedo, height, np.full_like(x, 0.12), frame.inside(shroud), background)
-    full, parts = bare, []
-    for row in (-17.0, 17.0):
-        for column in np.arange(-4, 5) * 22.0:
-            socket = frame.inside(box(x - column, y - row, 6.5, 6.5, 1))
-            bare, full = (_over(s, socket, colour([0.05, 0.05, 0.055]), -1, 0.05) for s in (bare, full))
-            jx, jy = rng.normal(0, 0.35, 2)
-            pin = box(x - column - jx, y - row - jy, 4.2, 4.2, 0.8)
-            gold = colour([0.80, 0.62, 0.28]) * (1 + rng.normal(0, 0.02))
-            alpha = frame.inside(pin)
-            full = _over(full, alpha, gold, 8 - 0.8 * np.maximum(pin + 2.2, 0), 0.7)
-            parts.append(alpha)
-    return replace(full, bare=bare, parts=parts)
+    """Black header with three rows of nine gilt pins in a keyed shroud."""
+    pose = Pose.draw(rng, turn=3, shift=5)
+    x, y = pose.to_object(frame)
+    shroud = box(x, y, 117, 62, 6)
+    well = np.minimum(box(x, y, 106, 51, 3), box(x, y - 57, 14, 12))
+    inside = frame.inside(well)
+    mould = 1 + 0.05 * frame.noise(rng, 1.3) + 0.04 * frame.fractal(rng, 50, 3)
+    # The walls keep light from the floor next to them.
+    depth = 1 - inside * (0.25 + 0.35 * np.clip(1 - np.abs(well) / 14, 0, 1))
+    plastic = colour([0.23, 0.23, 0.245]) * (1 + rng.normal(0, 0.03))
+    rim = 9 - 0.5 * np.maximum(shroud + 4, 0)
+    height = mix(rim, 0.08 * frame.noise(rng, 3), inside)
+    header = Canvas(frame, pose, plastic * (mould * depth)[..., None], height, 0.12)
+    sites = [(22.0 * column, 29.0 * row) for row in (-1, 0, 1) for column in range(-4, 5)]
+    for cx, cy in sites:
+        window, u, v = header.patch(cx, cy, 11)
+        header.paint(window, box(u, v, 7.5, 7.5, 1), SOOT, -1, 0.05)
+    bench = 0.72 + 0.01 * frame.noise(rng, 2) + 0.02 * frame.fractal(rng, 70, 3)
+    product, background = frame.inside(shroud), bench[..., None] * colour([0.98, 0.985, 1.0])
+    bare = header.surface(product, background)
+    parts = []
+    for cx, cy in sites:
+        window, u, v = header.patch(cx + rng.normal(0, 0.35), cy + rng.normal(0, 0.35), 9)
+        pin = box(u, v, 5.0, 5.0, 0.8)
+        gold = colour([0.82, 0.64, 0.30]) * (1 + rng.normal(0, 0.02))
+        parts.append(Part(window, header.paint(window, pin, gold, 8 - 0.8 * np.maximum(pin + 2.4, 0), 0.7)))
+    return header.surface(product, background, bare, tuple(parts))

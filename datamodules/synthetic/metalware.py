@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from datamodules.synthetic.frame import Field, Frame, Pose, colour, mix, smoothstep
+from datamodules.synthetic.frame import Field, Frame, Pose, batch, colour, mix, smoothstep
 from datamodules.synthetic.surface import Surface
 
 
@@ -16,26 +16,30 @@ def hex_nut(frame: Frame, rng: np.random.Generator) -> Surface:
     radius, angle = _polar(x, y)
     ax, ay = np.abs(x), np.abs(y)
     flats = np.maximum(0.8660254 * ax + 0.5 * ay, ay) - 84
-    outline = np.asarray(np.maximum(flats, radius - 94), np.float32)
-    bore = np.asarray(radius - 44, np.float32)
-    thread = np.asarray(radius - 35, np.float32)
+    outline = np.maximum(flats, radius - 94)
+    bore = radius - 44
+    thread = radius - 35
     # The chamfer is a cone that meets the face at 82 units from the axis.
-    face = -0.5 * np.maximum(radius - 79, 0) - 0.9 * np.maximum(3 + flats, 0) - 1.0 * np.maximum(3.5 - bore, 0)
+    face = (
+        -0.5 * np.maximum(radius - 79, 0) - 0.9 * np.maximum(3 + flats, 0) - 1.0 * np.maximum(3.5 - bore, 0)
+    )
     helix = np.sin(2 * np.pi * (radius / 3.0 - angle / (2 * np.pi)))
     inner = -8 + 0.9 * helix
     in_bore = frame.inside(bore)
-    height = mix(np.asarray(face, np.float32), np.asarray(inner, np.float32), in_bore)
-    turned = frame.noise(rng, 1.3) * 0.4 + np.interp(radius, np.arange(100), rng.standard_normal(100)).astype(np.float32)
+    height = mix(face, inner, in_bore)
+    turned = frame.noise(rng, 1.3) * 0.4 + np.interp(radius, np.arange(100), rng.standard_normal(100)).astype(
+        np.float32
+    )
     plating = 0.03 * frame.fractal(rng, 30, 4)
     tone = 0.60 + 0.022 * turned + plating
     shade_in_bore = (0.34 + 0.10 * helix) * smoothstep(34, 44, radius)
-    zinc = colour([1.0, 0.985, 0.94]) * (1 + rng.normal(0, 0.012, 3)).astype(np.float32)
-    albedo = mix(tone, np.asarray(shade_in_bore, np.float32), in_bore)[..., None] * zinc
+    zinc = batch(rng, [1.0, 0.985, 0.94], 0.012)
+    albedo = mix(tone, shade_in_bore, in_bore)[..., None] * zinc
     product = frame.inside(outline) * (1 - frame.inside(thread))
     felt = 0.26 + 0.022 * frame.noise(rng, 1.6) + 0.02 * frame.fractal(rng, 40, 3)
-    background = np.asarray(felt[..., None] * colour([0.98, 1.0, 1.04]), np.float32)
-    gloss = np.asarray(0.35 * (1 - in_bore), np.float32)
-    return Surface(np.asarray(albedo, np.float32), height, gloss, product, background, metal=0.75)
+    background = felt[..., None] * colour([0.98, 1.0, 1.04])
+    gloss = 0.35 * (1 - in_bore)
+    return Surface(albedo, height, gloss, product, background, metal=0.75)
 
 
 def bottle_cap(frame: Frame, rng: np.random.Generator) -> Surface:
@@ -44,22 +48,22 @@ def bottle_cap(frame: Frame, rng: np.random.Generator) -> Surface:
     radius, angle = _polar(x, y)
     flute = np.cos(21 * angle)
     skirt = smoothstep(80, 96, radius)
-    outline = np.asarray(radius - (101 + 5 * flute), np.float32)
+    outline = radius - (101 + 5 * flute)
     dome = 6 * np.sqrt(np.maximum(1 - (radius / 118) ** 2, 0)) - 0.35 * np.maximum(radius - 82, 0)
-    height = np.asarray(dome + 3.2 * skirt * flute - 0.02 * np.maximum(radius - 96, 0) ** 2, np.float32)
-    enamel = colour([0.66, 0.10, 0.10]) * (1 + rng.normal(0, 0.03, 3)).astype(np.float32)
+    height = dome + 3.2 * skirt * flute - 0.02 * np.maximum(radius - 96, 0) ** 2
+    enamel = batch(rng, [0.66, 0.10, 0.10], 0.03)
     cream = colour([0.90, 0.86, 0.74])
     points = 5
     sector = np.abs((angle * points / (2 * np.pi) + 0.25) % 1 - 0.5) * 2 * np.pi / points
     # A star is a fan of half-planes, mirrored about the middle of each point.
-    star = radius * np.cos(sector - 0.96) - 17
+    star = radius * np.cos(sector - 1.22) - 11.5
     ring = np.abs(radius - 66) - 4.5
     dots = np.hypot((radius - 53), ((angle * 36 / (2 * np.pi)) % 1 - 0.5) * 53 * 2 * np.pi / 36) - 1.7
     slip = frame.noise(rng, 2.0) * 0.15
-    printed = np.maximum.reduce([frame.inside(np.asarray(d + slip, np.float32)) for d in (star, ring, dots)])
+    printed = np.maximum.reduce([frame.inside(d + slip) for d in (star, ring, dots)])
     lacquer = 1 + 0.02 * frame.fractal(rng, 50, 4) + 0.012 * frame.noise(rng, 1.5)
     albedo = mix(np.broadcast_to(enamel, (*x.shape, 3)), cream, 0.96 * printed) * lacquer[..., None]
     belt = 0.70 + 0.015 * frame.noise(rng, 1.5) + 0.03 * frame.fractal(rng, 60, 3)
-    background = np.asarray(belt[..., None] * colour([0.93, 0.97, 1.0]), np.float32)
+    background = belt[..., None] * colour([0.93, 0.97, 1.0])
     gloss = np.full_like(height, 0.5)
-    return Surface(np.asarray(albedo, np.float32), height, gloss, frame.inside(outline), background, metal=0.25)
+    return Surface(albedo, height, gloss, frame.inside(outline), background, metal=0.25)

@@ -1,9 +1,10 @@
-"""What a camera would see: relief, colour and gloss of a product in front of a background, lit and photographed.
+"""What a camera would see: a product's relief, colour and gloss before a background, lit and photographed.
 
-Defects change the surface, not the picture, so a dent is shaded and a thread casts a shadow like everything else.
+Defects change the surface, not the picture: a dent is shaded and a thread casts a shadow like the rest.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -11,6 +12,17 @@ from scipy import ndimage
 from datamodules.synthetic.frame import Field, Frame, mix
 
 SUPERSAMPLING = 2
+"""Pixels that are drawn for the side of each pixel of an image."""
+
+Window = tuple[slice, slice]
+"""Rows and columns of a part of the picture."""
+
+
+class Part(NamedTuple):
+    """A component that can be missing: its coverage (h, w) in [0, 1] within a window."""
+
+    window: Window
+    cover: Field
 
 
 @dataclass(frozen=True)
@@ -25,7 +37,7 @@ class Surface:
         background: colour behind it, (S, S, 3).
         metal: how much of the colour is a reflection of the surroundings, in [0, 1].
         bare: the same surface without the parts that can be missing.
-        parts: where each of these parts is, a list of (S, S) in [0, 1].
+        parts: these parts.
     """
 
     albedo: Field
@@ -35,7 +47,7 @@ class Surface:
     background: Field
     metal: float = 0.0
     bare: "Surface | None" = None
-    parts: list[Field] = field(default_factory=list)
+    parts: tuple[Part, ...] = ()
 
     def blended(self, other: "Surface", alpha: Field) -> "Surface":
         """This surface with ``other`` in place of it by ``alpha`` (S, S)."""
@@ -50,7 +62,7 @@ class Surface:
 
 @dataclass(frozen=True)
 class Light:
-    """Where the light comes from: ``azimuth`` (radians, clockwise from the right) and ``slope`` from the vertical."""
+    """Direction of the light: ``azimuth`` in radians clockwise from the right, ``slope`` off the vertical."""
 
     azimuth: float
     slope: float
@@ -78,16 +90,27 @@ def shade(surface: Surface, frame: Frame, light: Light) -> Field:
     hz = 1 + lz
     half = np.sqrt(lx * lx + ly * ly + hz * hz)
     facing = np.maximum((nx * lx + ny * ly + nz * hz) / half, 0)
-    highlight = surface.gloss * facing**40
+    # The 40th power, a narrow highlight, by squaring: numpy's own takes ten times as long.
+    eighth = np.square(np.square(np.square(facing)))
+    highlight = surface.gloss * eighth * np.square(np.square(eighth))
     # A lamp on one side and a dark room on the other, as reflected by a curved metal surface.
     mirrored = 0.95 + 0.55 * np.tanh(2.5 * (nx * lx + ny * ly))
     lit = diffuse + surface.metal * (mirrored - diffuse)
     picture = np.asarray(surface.albedo * lit[..., None] + 0.6 * highlight[..., None], np.float32)
     if surface.product.min() >= 1:
         return picture
-    reach = 5 * frame.unit
-    cast = ndimage.shift(frame.blur(surface.product, 3), (-ly * reach, -lx * reach), order=1, mode="nearest")
-    return mix(surface.background * (1 - 0.55 * np.clip(cast, 0, 1))[..., None], picture, surface.product)
+    line = np.arange(frame.side)
+    rows, columns = (np.clip(line + round(5 * part * frame.unit), 0, frame.side - 1) for part in (ly, lx))
+    cast = frame.blur(surface.product, 3)[rows[:, None], columns]
+    return mix(surface.background * (1 - 0.55 * cast)[..., None], picture, surface.product)
+
+
+def reduce(field: Field, size: int) -> Field:
+    """Average (S, S, ...) over blocks of pixels to (size, size, ...); S is a multiple of size."""
+    ratio = field.shape[0] // size
+    # Summing strided views is several times faster than a mean over two axes of length two.
+    shifts = [(i, j) for i in range(ratio) for j in range(ratio)]
+    return np.asarray(sum(field[i::ratio, j::ratio] for i, j in shifts) / ratio**2, np.float32)
 
 
 @dataclass(frozen=True)
@@ -109,7 +132,7 @@ class Camera:
         tilt = rng.normal(0, 0.035, 2)
         vignette = rng.uniform(0.03, 0.09)
         level = 1 + rng.normal(0, 0.035) + tilt[0] * x + tilt[1] * y - vignette * (x * x + y * y)
-        balance = 1 + rng.normal(0, 0.012, 3)
+        balance = 1 + rng.normal(0, 0.008, 3)
         grain = rng.standard_normal((size, size, 3), dtype=np.float32) * np.float32(rng.uniform(0.006, 0.013))
         # Neighbouring pixels share noise, as after the demosaicking of a real sensor.
         grain = ndimage.gaussian_filter(grain, (0.45, 0.45, 0))
@@ -117,9 +140,7 @@ class Camera:
 
     def expose(self, picture: Field) -> Field:
         """Reduce a picture (S, S, 3) to the size of this camera, without noise, unclipped."""
-        size = self.gain.shape[0]
-        ratio = picture.shape[0] // size
-        small = picture.reshape(size, ratio, size, ratio, 3).mean(axis=(1, 3))
+        small = reduce(picture, self.gain.shape[0])
         return np.asarray(ndimage.gaussian_filter(small, (self.focus, self.focus, 0)) * self.gain, np.float32)
 
     def develop(self, exposed: Field) -> np.ndarray:

@@ -20,7 +20,7 @@ from rich.console import Console
 from torch.utils.data import DataLoader
 
 from fdsl import provenance
-from fdsl.backbones import Backbone, check_blocks
+from fdsl.backbones import Backbone, check_blocks, check_image_size
 from fdsl.category import CategoryResult, CategoryTest
 from fdsl.checkpoint import HeadFileError, load_head, save_head
 from fdsl.config import Config
@@ -78,16 +78,9 @@ def run(config: Config) -> dict[str, Any]:
 def check_backbone(config: Config) -> None:
     """Refuse blocks, image sizes and windows that the backbone cannot have, without building it."""
     model = dict(config.backbone.model)
-    try:
-        spec = get_class(model.pop("_target_")).describe(**model)
-        check_blocks(model["blocks"], spec.depth)
-    except ValueError as error:
-        raise ConfigError(f"backbone.model: {error}") from error
-    size = config.backbone.image_size
-    if size < spec.patch_size or size % spec.patch_size:
-        near = max(1, round(size / spec.patch_size)) * spec.patch_size
-        raise ConfigError(f"backbone.image_size={size}: must be a multiple of the patch, {spec.patch_size}; try {near}")
-    config.check_grid(size // spec.patch_size)
+    spec = get_class(model.pop("_target_")).describe(**model)
+    check_blocks(model["blocks"], spec.depth)
+    config.check_grid(check_image_size(config.backbone.image_size, spec.patch_size))
 
 
 def check_disjoint(tested: tuple[str, ...], trained: tuple[str, ...] | list[str], key: str) -> None:

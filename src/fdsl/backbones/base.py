@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fdsl.errors import ConfigError
+from fdsl.backbones.checks import check_blocks, check_image_size
 
 
 class Encoding(NamedTuple):
@@ -58,54 +58,8 @@ class Weights:
     sha256: str
 
 
-def check_blocks(blocks: Sequence[int], depth: int) -> tuple[int, ...]:
-    """Check a choice of tapped blocks.
-
-    Args:
-        blocks: block numbers, the first block being 1.
-        depth: number of blocks of the backbone.
-
-    Returns:
-        The same numbers as a tuple.
-
-    Raises:
-        ConfigError: unless there is at least one block, all in 1..depth and strictly increasing.
-    """
-    if not blocks:
-        raise ConfigError("backbone blocks: name at least one block to tap")
-    for block in blocks:
-        if not 1 <= block <= depth:
-            raise ConfigError(f"backbone blocks {list(blocks)}: there is no block {block}, they are 1 to {depth}")
-    for earlier, later in zip(blocks, blocks[1:], strict=False):
-        if later <= earlier:
-            raise ConfigError(
-                f"backbone blocks {list(blocks)}: {later} comes after {earlier}; list each block of the "
-                f"{depth} once, in increasing order"
-            )
-    return tuple(blocks)
-
-
-def check_image_size(image_size: int, patch_size: int) -> int:
-    """Check that an image of ``image_size`` pixels a side is a whole number of patches.
-
-    Returns:
-        Patches a side, G.
-
-    Raises:
-        ConfigError: if it is not; the message names the nearest sizes that are.
-    """
-    if image_size < patch_size or image_size % patch_size:
-        below = image_size // patch_size * patch_size
-        fitting = [size for size in (below, below + patch_size) if size > 0]
-        raise ConfigError(
-            f"image size {image_size} is no multiple of the backbone's patch size {patch_size}; "
-            f"nearest that are: {', '.join(map(str, fitting))}"
-        )
-    return image_size // patch_size
-
-
 class Backbone(nn.Module, ABC):
-    """A frozen vision transformer, ``(B, 3, S, S) -> Encoding`` for any S that is a multiple of the patch size.
+    """A frozen vision transformer, ``(B, 3, S, S) -> Encoding`` for any S of whole patches.
 
     Always in eval mode, without gradients, whatever is called on it or on a module that holds it.
 
@@ -134,7 +88,7 @@ class Backbone(nn.Module, ABC):
             **options: the constructor's arguments; those that change nothing here are ignored.
 
         Raises:
-            ConfigError: if the options name no backbone or contradict each other.
+            ConfigError: if the options name no backbone, contradict each other, or one is unknown.
         """
 
     @abstractmethod
@@ -164,7 +118,7 @@ class Backbone(nn.Module, ABC):
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
             raise ValueError(f"a backbone takes square RGB images (B, 3, S, S), got {tuple(images.shape)}")
         check_image_size(images.shape[-1], self.spec.patch_size)
-        # Not inference_mode: a head is trained on these tokens, and inference tensors cannot be saved for that.
+        # Not inference_mode: a head is trained on these tokens, which inference tensors do not allow.
         with torch.no_grad():
             blocks, pooled = self._encode(images)
             return Encoding(_unit(torch.stack(blocks)), _unit(pooled))  # L B N C and B D

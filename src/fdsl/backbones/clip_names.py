@@ -1,6 +1,6 @@
 """Which ``open_clip`` names are plain vision transformers, and which activation belongs to which weights.
 
-Weights trained with QuickGELU run with plain GELU too, and are silently wrong; so every doubtful pair is refused.
+Weights trained with QuickGELU run with plain GELU too, and are silently wrong; so a doubtful pair is refused.
 """
 
 from typing import Any
@@ -21,7 +21,9 @@ def model_config(name: str) -> dict[str, Any]:
     # A name with a scheme ("hf-hub:...") would be looked up on the network.
     config: dict[str, Any] | None = None if ":" in name else open_clip.get_model_config(name)
     if config is None:
-        raise ConfigError(f"backbone.model.name: open_clip has no architecture {name}; see open_clip.list_models()")
+        raise ConfigError(
+            f"backbone.model.name: open_clip has no architecture {name}; see open_clip.list_models()"
+        )
     vision = open_clip.CLIPVisionCfg(**config["vision_cfg"])
     if vision.timm_model_name or not isinstance(vision.layers, int):
         kind = vision.timm_model_name or "a ResNet"
@@ -42,7 +44,9 @@ def check_activation(name: str, pretrained: str | None, *, from_file: bool) -> N
     """
     if pretrained is None:
         if not from_file:
-            raise ConfigError("backbone.model: give pretrained (a tag of open_clip), weights (a file), or both")
+            raise ConfigError(
+                "backbone.model: give pretrained (a tag of open_clip), weights (a file), or both"
+            )
         return
     base = name.removesuffix(QUICK_GELU)
     tags = {tag for known in (base, name) for tag in open_clip.list_pretrained_tags_by_model(known)}
@@ -60,6 +64,6 @@ def check_activation(name: str, pretrained: str | None, *, from_file: bool) -> N
         right = base + QUICK_GELU if needs_quick else base
         activation = "QuickGELU" if needs_quick else "plain GELU"
         raise ConfigError(
-            f"backbone.model: the weights {pretrained} were trained with {activation}, {name} does not have it "
-            f"and would be silently wrong; set backbone.model.name={right}"
+            f"backbone.model: the weights {pretrained} were trained with {activation}, {name} does not "
+            f"have it and would be silently wrong; set backbone.model.name={right}"
         )

@@ -18,14 +18,16 @@ def square_grid(num_tokens: int) -> int:
     for patches in (num_tokens, num_tokens - 1):
         if patches > 0 and isqrt(patches) ** 2 == patches:
             return isqrt(patches)
-    raise WeightsError(f"a position embedding of {num_tokens} rows is no square grid, with a CLS token or without")
+    raise WeightsError(
+        f"a position embedding of {num_tokens} rows is no square grid, with a CLS token or without"
+    )
 
 
 class PositionEmbedding(nn.Module):
     """CLS and patch position embeddings, ``G' -> (1 + G'*G', C)``.
 
-    Bicubic and antialiased, as ``open_clip`` resizes them on loading. Every grid is made once, from the original,
-    and kept: the same few image sizes come again and again.
+    Bicubic and antialiased, as ``open_clip`` resizes them on loading. Every grid is made once, from the
+    original, and kept: the same few image sizes come again and again.
 
     Args:
         embedding: (1 + G*G, C), the weights' own, CLS first.
@@ -36,7 +38,10 @@ class PositionEmbedding(nn.Module):
         self.embedding = nn.Parameter(embedding.detach(), requires_grad=False)  # 1+G*G C
         self.grid = square_grid(embedding.shape[0])
         self._resized: dict[tuple[int, torch.device, torch.dtype], Tensor] = {}
-        self.register_load_state_dict_post_hook(lambda module, _: module._resized.clear())
+        # A kept grid must not outlive the weights it was made from.
+        self.register_load_state_dict_post_hook(  # type: ignore[no-untyped-call]
+            lambda module, _: module._resized.clear()
+        )
 
     def forward(self, grid: int) -> Tensor:
         """Position embeddings of a ``grid`` x ``grid`` image, (1 + grid*grid, C)."""
@@ -50,7 +55,7 @@ class PositionEmbedding(nn.Module):
     def _resize(self, grid: int) -> Tensor:
         if grid == self.grid:
             return self.embedding.detach()
-        cls, patches = self.embedding.split([1, self.grid**2])
+        cls, patches = self.embedding[:1], self.embedding[1:]  # 1 C and G*G C
         patches = patches.T.reshape(1, -1, self.grid, self.grid).float()  # 1 C G G
         patches = F.interpolate(patches, (grid, grid), mode="bicubic", antialias=True, align_corners=False)
         return torch.cat([cls, patches[0].flatten(1).T.to(cls.dtype)])  # 1+grid*grid C

@@ -60,8 +60,8 @@ def find_weights(path: str | Path) -> Path:
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a state dict, floating point tensors as fp32, without running any code that the file may hold.
 
-    Understands ``.safetensors``, ``torch.save`` files (also with the dict under ``state_dict`` or ``model`` and with
-    the ``module.`` prefix of DataParallel) and the TorchScript archives that OpenAI published CLIP as.
+    Understands ``.safetensors``, ``torch.save`` files (also with the dict under ``state_dict`` or ``model``
+    and with the ``module.`` prefix of DataParallel) and TorchScript archives, as OpenAI published CLIP.
 
     Raises:
         WeightsError: if the file is none of these or is damaged.
@@ -124,7 +124,9 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     if unlike:
         raise WeightsError(f"{source} fits another {type(module).__name__}: {_some(unlike)}")
     if extra := state.keys() - own.keys():
-        log.warning("%s: %d weights have no place in the model and are left out: %s", source, len(extra), _some(extra))
+        log.warning(
+            "%s: %d weights have no place in the model and are left out: %s", source, len(extra), _some(extra)
+        )
     module.load_state_dict({name: state[name] for name in own}, assign=True)
 
 
