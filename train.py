@@ -18,7 +18,7 @@ register()
 @hydra.main(config_path=str(Path(__file__).parent / "conf"), config_name="config", version_base="1.3")
 def main(config: DictConfig) -> None:
     """One job: see conf/config.yaml for the keys."""
-    run(typed(config))
+    cli.job(lambda: run(typed(config)))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,9 @@ Augmentation = Callable[[Pixels, Pixels, Callable[[], Pair], np.random.Generator
 def _resized(pair: Pair, size: int, crop: A.DualTransform | None = None, seed: int = 0) -> Pair:
     """Optionally crop, then resize to (size, size); the mask bilinearly and thresholded at 0.5."""
     stages = [A.Resize(size, size, interpolation=cv2.INTER_CUBIC, mask_interpolation=cv2.INTER_LINEAR)]
-    made = A.Compose(stages if crop is None else [crop, *stages], seed=seed)(image=pair[0], mask=pair[1] * np.uint8(255))
+    made = A.Compose(stages if crop is None else [crop, *stages], seed=seed)(
+        image=pair[0], mask=pair[1] * np.uint8(255)
+    )
     return made["image"], (made["mask"] > 127).astype(np.uint8)
 
 
@@ -30,7 +32,9 @@ class Mosaic:
     def __init__(self, p: float = 0.3) -> None:
         self.p = p
 
-    def __call__(self, pixels: Pixels, mask: Pixels, draw: Callable[[], Pair], rng: np.random.Generator) -> Pair:
+    def __call__(
+        self, pixels: Pixels, mask: Pixels, draw: Callable[[], Pair], rng: np.random.Generator
+    ) -> Pair:
         """Return the sample or, in its place, a mosaic of its size."""
         if rng.random() >= self.p:
             return pixels, mask
@@ -38,7 +42,9 @@ class Mosaic:
         half = (size + 1) // 2
         parts = [_resized(draw(), half) for _ in range(4)]
         joined = [
-            np.concatenate([np.concatenate([parts[r][i], parts[r + 1][i]], axis=1) for r in (0, 2)])[:size, :size]
+            np.concatenate([np.concatenate([parts[r][i], parts[r + 1][i]], axis=1) for r in (0, 2)])[
+                :size, :size
+            ]
             for i in (0, 1)
         ]
         return joined[0], joined[1]
@@ -55,10 +61,14 @@ class DefectCrop:
         p_normal: probability that a normal image is cropped (by the large window) and not left whole.
     """
 
-    def __init__(self, p: float = 0.6, small: int = 50, large: int = 100, p_small: float = 0.6, p_normal: float = 0.5) -> None:
+    def __init__(
+        self, p: float = 0.6, small: int = 50, large: int = 100, p_small: float = 0.6, p_normal: float = 0.5
+    ) -> None:
         self.p, self.small, self.large, self.p_small, self.p_normal = p, small, large, p_small, p_normal
 
-    def __call__(self, pixels: Pixels, mask: Pixels, draw: Callable[[], Pair], rng: np.random.Generator) -> Pair:
+    def __call__(
+        self, pixels: Pixels, mask: Pixels, draw: Callable[[], Pair], rng: np.random.Generator
+    ) -> Pair:
         """Return the sample whole, or a window of it at its size."""
         if rng.random() >= self.p:
             return pixels, mask

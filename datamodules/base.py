@@ -18,7 +18,14 @@ from torch.utils.data import DataLoader
 
 from datamodules.augment import Augmentation
 from datamodules.check import file_problems
-from datamodules.dataset import AuxiliaryImages, Item, Preprocessing, ResumableLoader, ShareSampler, TestImages
+from datamodules.dataset import (
+    AuxiliaryImages,
+    Item,
+    Preprocessing,
+    ResumableLoader,
+    ShareSampler,
+    TestImages,
+)
 from datamodules.download import Archive, fetch
 from datamodules.images import FITS, Fit, Pixels
 from datamodules.references import SAMPLINGS, Sampling, draw_references, read_manifest, write_manifest
@@ -54,7 +61,7 @@ class FewShotDataModule(LightningDataModule):
         ConfigError: for an unknown choice, or a size below 1.
     """
 
-    name: ClassVar[str]
+    name: str | None = None
     archive: ClassVar[Archive | None] = None
 
     def __init__(
@@ -80,7 +87,7 @@ class FewShotDataModule(LightningDataModule):
         super().__init__()
         if fit not in FITS or reference_sampling not in SAMPLINGS:
             raise ConfigError(f"fit must be one of {FITS} and reference_sampling one of {SAMPLINGS}")
-        if min(kshots, batch_size, image_size, map_size, limit or 1) < 1:
+        if min(kshots, batch_size, image_size, map_size, 1 if limit is None else limit) < 1:
             raise ConfigError("kshots, batch_size, limit, image_size and map_size must be at least 1")
         self.root = Path(root).expanduser()
         self.preprocessing = Preprocessing(image_size, tuple(mean), tuple(std), fit)
@@ -118,14 +125,18 @@ class FewShotDataModule(LightningDataModule):
         if unknown := [c for c in wanted if c not in found]:
             raise ConfigError(f"unknown category {', '.join(unknown)}: {self.root} has {', '.join(found)}")
         samples = [s for s in samples if s.category in set(wanted)]
-        problems = [p.text for p in found_problems if p.category in set(wanted)] + file_problems(self.root, samples)
+        problems = [p.text for p in found_problems if p.category in set(wanted)] + file_problems(
+            self.root, samples
+        )
         if problems:
             mend = "mend these files, or leave their categories out: data.categories=[...]"
             raise DatasetError(self.root, problems, mend)
         self._references = self._choose_references(samples, wanted)
         by_category = {c: [s for s in samples if s.category == c and s.split == "test"] for c in wanted}
         if empty := [c for c, tests in by_category.items() if not tests]:
-            raise DatasetError(self.root, [f"{c}: no test images" for c in empty], "add test images or leave it out")
+            raise DatasetError(
+                self.root, [f"{c}: no test images" for c in empty], "add test images or leave it out"
+            )
         self._test = {c: _spread(tests, self.limit) for c, tests in by_category.items()}
 
     def _choose_references(self, samples: list[Sample], wanted: list[str]) -> dict[str, list[Sample]]:
@@ -140,7 +151,9 @@ class FewShotDataModule(LightningDataModule):
             except ValueError as error:
                 problems.append(str(error))
         if problems:
-            raise DatasetError(self.root, problems, "lower the number of references, or leave these categories out")
+            raise DatasetError(
+                self.root, problems, "lower the number of references, or leave these categories out"
+            )
         return chosen
 
     @property
@@ -175,9 +188,12 @@ class FewShotDataModule(LightningDataModule):
 
     def test_dataloader(self) -> list[DataLoader[Item]]:
         """One loader a category, in the order of :attr:`categories`: the target role."""
-        made = (TestImages(self.root, tests, self.preprocessing, self.map_size) for tests in self._test.values())
+        made = (
+            TestImages(self.root, tests, self.preprocessing, self.map_size) for tests in self._test.values()
+        )
         return [
-            DataLoader(d, self.batch_size, sampler=ShareSampler(len(d)), num_workers=self.num_workers) for d in made
+            DataLoader(d, self.batch_size, sampler=ShareSampler(len(d)), num_workers=self.num_workers)
+            for d in made
         ]
 
 

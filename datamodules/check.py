@@ -17,7 +17,9 @@ def file_problems(root: Path, samples: Sequence[Sample]) -> list[str]:
         if sample.mask is not None:
             mask_size = _size(root / sample.mask, problems)
             if size and mask_size and size != mask_size:
-                problems.append(f"{sample.mask}: mask is {_by(mask_size)}, its image {sample.path} is {_by(size)}")
+                problems.append(
+                    f"{sample.mask}: mask is {_by(mask_size)}, its image {sample.path} is {_by(size)}"
+                )
     return problems
 
 
@@ -41,7 +43,9 @@ def _size(path: Path, problems: list[str]) -> tuple[int, int] | None:
     except FileNotFoundError:
         problems.append(f"{path}: missing")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        problems.append(f"{path}: {'empty file' if path.stat().st_size == 0 else f'not readable as an image ({error})'}")
+        problems.append(
+            f"{path}: {'empty file' if path.stat().st_size == 0 else f'not readable as an image ({error})'}"
+        )
     return None
 
 

@@ -1,4 +1,4 @@
-"""Torch datasets over samples, and loaders whose order and augmentation depend on (seed, epoch, index) alone."""
+"""Torch datasets over samples, and loaders whose order and augmentation depend on (seed, epoch, image) alone."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -57,7 +57,9 @@ class TestImages(Dataset[Item]):
 
     __test__ = False  # not a test case, whatever pytest thinks of the name
 
-    def __init__(self, root: Path, samples: Sequence[Sample], preprocessing: Preprocessing, map_size: int) -> None:
+    def __init__(
+        self, root: Path, samples: Sequence[Sample], preprocessing: Preprocessing, map_size: int
+    ) -> None:
         self.root, self.samples, self.preprocessing, self.map_size = root, samples, preprocessing, map_size
 
     def __len__(self) -> int:
@@ -76,14 +78,19 @@ class Key(NamedTuple):
     """Names one training item: the same key always gives the same pixels."""
 
     epoch: int
-    index: int
+    image: int
 
 
 class AuxiliaryImages(Dataset[Item]):
     """Labelled auxiliary images, augmented; indexed by :class:`Key`."""
 
     def __init__(
-        self, root: Path, samples: Sequence[Sample], preprocessing: Preprocessing, augment: Augmentation | None, seed: int
+        self,
+        root: Path,
+        samples: Sequence[Sample],
+        preprocessing: Preprocessing,
+        augment: Augmentation | None,
+        seed: int,
     ) -> None:
         self.root, self.samples, self.preprocessing = root, samples, preprocessing
         self.augment, self.seed = augment, seed
@@ -95,12 +102,14 @@ class AuxiliaryImages(Dataset[Item]):
         return len(self.samples)
 
     def __getitem__(self, key: Key) -> Item:
-        sample = self.samples[key.index]
+        sample = self.samples[key.image]
         pixels, mask = self._pair(sample)
         if self.augment is not None:
-            rng = np.random.default_rng([self.seed, key.epoch, key.index])
+            rng = np.random.default_rng([self.seed, key.epoch, key.image])
             peers = self.by_category[sample.category]
-            pixels, mask = self.augment(pixels, mask, lambda: self._pair(peers[int(rng.integers(len(peers)))]), rng)
+            pixels, mask = self.augment(
+                pixels, mask, lambda: self._pair(peers[int(rng.integers(len(peers)))]), rng
+            )
         return _item(sample, self.preprocessing.tensor(pixels), mask)
 
     def _pair(self, sample: Sample) -> tuple[Pixels, Pixels]:
@@ -189,4 +198,6 @@ class ResumableLoader(DataLoader[Item]):
 
 
 def _process() -> tuple[int, int]:
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+    return (
+        (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+    )

@@ -24,7 +24,9 @@ class ImageReadError(FDSLError):
     """An image file that cannot be decoded."""
 
     def __init__(self, path: Path, error: Exception) -> None:
-        super().__init__(f"{path}: cannot be read as an image ({error}); replace it, `make check-data` finds all such files")
+        super().__init__(
+            f"{path}: cannot be read as an image ({error}); replace it, `make check-data` finds all such files"
+        )
 
 
 def open_image(path: Path) -> Image.Image:

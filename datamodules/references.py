@@ -35,7 +35,9 @@ def draw_references(
     """
     if not normals or (len(normals) < k and sampling == "without_replacement"):
         category = normals[0].category if normals else "this category"
-        raise ValueError(f"{category} has {len(normals)} defect-free training images, {k} references were asked for")
+        raise ValueError(
+            f"{category} has {len(normals)} defect-free training images, {k} references were asked for"
+        )
     if sampling == "with_replacement":
         pool = sorted(normals, key=lambda s: s.path)
         return [pool[_digest(seed, pool[0].category, f"draw {i}") % len(pool)] for i in range(k)]
@@ -43,7 +45,9 @@ def draw_references(
     return sorted(normals, key=lambda s: (_digest(seed, s.category, Path(s.path).name), s.path))[:k]
 
 
-def write_manifest(root: Path, seed: int, sampling: Sampling, references: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
+def write_manifest(
+    root: Path, seed: int, sampling: Sampling, references: Mapping[str, Sequence[Sample]]
+) -> dict[str, Any]:
     """Describe drawn references: relative paths and SHA-256 of each file, by category."""
     return {
         "schema": SCHEMA,
@@ -56,7 +60,9 @@ def write_manifest(root: Path, seed: int, sampling: Sampling, references: Mappin
     }
 
 
-def read_manifest(path: Path, root: Path, samples: Sequence[Sample], categories: Sequence[str], k: int) -> dict[str, list[Sample]]:
+def read_manifest(
+    path: Path, root: Path, samples: Sequence[Sample], categories: Sequence[str], k: int
+) -> dict[str, list[Sample]]:
     """Read references back from a manifest, verified against the dataset at hand.
 
     Args:

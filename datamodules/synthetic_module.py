@@ -1,6 +1,6 @@
 """The synthetic pair as a datamodule: writes an official layout first, then is read like the real thing."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from datamodules.base import FewShotDataModule
 from datamodules.mvtec import read_mvtec
@@ -22,7 +22,7 @@ class SyntheticDataModule(FewShotDataModule):
         kwargs: as for :class:`FewShotDataModule`.
     """
 
-    name: ClassVar[str] = "synthetic"
+    name = "synthetic"
 
     def __init__(
         self, root: str, layout: Literal["mvtec", "visa"], write: dict[str, Any] | None = None, **kwargs: Any

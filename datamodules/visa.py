@@ -6,6 +6,7 @@ files whose non-zero values name the kind of defect.
 
 import csv
 from pathlib import Path
+from typing import Literal
 
 from datamodules.base import FewShotDataModule
 from datamodules.download import VISA
@@ -45,9 +46,11 @@ def read_visa_tree(root: Path) -> Reading:
         elif defective and row["split"] == "train":
             problem = "defective, but in the train split"
         if problem is not None:
-            found.problems.append(Problem(row["object"], f"{row['image']}: {problem} ({SPLIT_FILE}, line {number})"))
+            found.problems.append(
+                Problem(row["object"], f"{row['image']}: {problem} ({SPLIT_FILE}, line {number})")
+            )
         else:
-            split = "train" if row["split"] == "train" else "test"
+            split: Literal["train", "test"] = "train" if row["split"] == "train" else "test"
             kind = "anomaly" if defective else GOOD
             found.samples.append(Sample(row["image"], row["object"], split, kind, row["mask"] or None))
     return found.sorted()

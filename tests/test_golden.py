@@ -33,9 +33,13 @@ def assert_maps_agree(ours: np.ndarray, published: np.ndarray) -> None:
 @pytest.fixture
 def first_images(golden: Path, tmp_path: Path):
     """A manifest that names the first k training images, as the golden vectors were made."""
+
     def write(k: int) -> Path:
         names = {c: [f"{c}/train/good/{i:03d}.png" for i in range(k)] for c in ("plate", "tiles")}
-        listed = {c: [{"path": p, "sha256": file_sha256(golden / "mvtec" / p)} for p in ps] for c, ps in names.items()}
+        listed = {
+            c: [{"path": p, "sha256": file_sha256(golden / "mvtec" / p)} for p in ps]
+            for c, ps in names.items()
+        }
         path = tmp_path / "references.json"
         path.write_text(json.dumps({"schema": 1, "references": listed}))
         return path
@@ -45,10 +49,18 @@ def first_images(golden: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["nan_nam0_k1", "nan_nam1_k1", "nan_nam1_k2"])
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_scores_of_the_published_algorithm(name: str, batch_size: int, golden: Path, first_images, stand_in: StandIn):
+def test_scores_of_the_published_algorithm(
+    name: str, batch_size: int, golden: Path, first_images, stand_in: StandIn
+):
     nam, k = "nam1" in name, int(name[-1])
     data = MVTecDataModule(
-        str(golden / "mvtec"), 518, CLIP_MEAN, CLIP_STD, kshots=k, references=str(first_images(k)), batch_size=batch_size
+        str(golden / "mvtec"),
+        518,
+        CLIP_MEAN,
+        CLIP_STD,
+        kshots=k,
+        references=str(first_images(k)),
+        batch_size=batch_size,
     )
     data.setup()
     module = FDSLModule(stand_in, nam=nam, progress=False)
@@ -103,7 +115,9 @@ def test_training_step_of_the_published_algorithm(nam: bool, golden: Path):
     torch.testing.assert_close(focal, step[f"{part}/focal"], atol=ATOL, rtol=0)
     torch.testing.assert_close(dice, step[f"{part}/dice"], atol=ATOL, rtol=0)
     torch.testing.assert_close(loss.double(), step[f"{part}/loss"], atol=ATOL, rtol=0)
-    after, _ = from_upstream({k.removeprefix(f"{part}/after/"): v for k, v in step.items() if f"{part}/after/" in k})
+    after, _ = from_upstream(
+        {k.removeprefix(f"{part}/after/"): v for k, v in step.items() if f"{part}/after/" in k}
+    )
     ours = head.state_dict()
     assert len(after) == 3 + nam
     for name, value in after.items():

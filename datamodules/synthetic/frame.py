@@ -1,6 +1,6 @@
 """The plane that products are drawn on: coordinates, anti-aliased shapes, and noise.
 
-Lengths are in *units*, 256 to the side of an image whatever its resolution, so drawings do not depend on size.
+Lengths are in *units*, 256 to the side of an image at any resolution, so drawings do not depend on size.
 """
 
 import math
@@ -121,7 +121,7 @@ def colour(values: ArrayLike) -> Field:
 
 
 def batch(rng: np.random.Generator, usual: ArrayLike, spread: float) -> Field:
-    """Colour (3,) of a production batch: the usual one, each channel off by a relative deviation ``spread``."""
+    """Colour (3,) of a production batch: the usual one, each channel off by a share of about ``spread``."""
     return colour(np.asarray(usual) * (1 + rng.normal(0, spread, 3)))
 
 

@@ -94,7 +94,7 @@ def discoloured(surface: Surface, frame: Frame, rng: np.random.Generator, streng
     distance = blob(frame, rng, place(frame, rng, surface.product, radius), radius, 0.25)
     soft = rng.uniform(0.5, 0.25 * radius)
     cast = rng.uniform(-1, 1, 3)
-    tint = colour(1 + cast / np.abs(cast).max() * (0.18 + 0.4 * strength))
+    tint = colour(1 + cast / np.abs(cast).max() * (0.16 + 0.3 * strength))
     return cover(surface, smoothstep(soft, -soft, distance), np.minimum(surface.albedo * tint, 1), 1.0)
 
 

@@ -1,9 +1,13 @@
 """Metal parts seen from above: a hexagon nut and a bottle cap."""
 
+import math
+
 import numpy as np
 
 from datamodules.synthetic.frame import Field, Frame, Pose, batch, colour, mix, smoothstep
 from datamodules.synthetic.surface import Surface
+
+FULL_TURN = 2 * math.pi
 
 
 def _polar(x: Field, y: Field) -> tuple[Field, Field]:
@@ -19,19 +23,14 @@ def hex_nut(frame: Frame, rng: np.random.Generator) -> Surface:
     outline = np.maximum(flats, radius - 94)
     bore = radius - 44
     thread = radius - 35
-    # The chamfer is a cone that meets the face at 82 units from the axis.
-    face = (
-        -0.5 * np.maximum(radius - 79, 0) - 0.9 * np.maximum(3 + flats, 0) - 1.0 * np.maximum(3.5 - bore, 0)
-    )
-    helix = np.sin(2 * np.pi * (radius / 3.0 - angle / (2 * np.pi)))
-    inner = -8 + 0.9 * helix
+    # The chamfer is a cone that meets the face at 79 units from the axis.
+    face = -0.5 * np.maximum(radius - 79, 0) - 0.9 * np.maximum(3 + flats, 0) - np.maximum(3.5 - bore, 0)
+    helix = np.sin(FULL_TURN * (radius / 3 - angle / FULL_TURN))
     in_bore = frame.inside(bore)
-    height = mix(face, inner, in_bore)
-    turned = frame.noise(rng, 1.3) * 0.4 + np.interp(radius, np.arange(100), rng.standard_normal(100)).astype(
-        np.float32
-    )
-    plating = 0.03 * frame.fractal(rng, 30, 4)
-    tone = 0.60 + 0.022 * turned + plating
+    height = mix(face, 0.9 * helix - 8, in_bore)
+    grooves = rng.standard_normal(128, dtype=np.float32)[radius.astype(int).clip(0, 127)]
+    turning = frame.blur(grooves, 0.4) + 0.4 * frame.noise(rng, 1.3)
+    tone = 0.60 + 0.022 * turning + 0.03 * frame.fractal(rng, 30, 4)
     shade_in_bore = (0.34 + 0.10 * helix) * smoothstep(34, 44, radius)
     zinc = batch(rng, [1.0, 0.985, 0.94], 0.012)
     albedo = mix(tone, shade_in_bore, in_bore)[..., None] * zinc
@@ -53,12 +52,11 @@ def bottle_cap(frame: Frame, rng: np.random.Generator) -> Surface:
     height = dome + 3.2 * skirt * flute - 0.02 * np.maximum(radius - 96, 0) ** 2
     enamel = batch(rng, [0.66, 0.10, 0.10], 0.03)
     cream = colour([0.90, 0.86, 0.74])
-    points = 5
-    sector = np.abs((angle * points / (2 * np.pi) + 0.25) % 1 - 0.5) * 2 * np.pi / points
-    # A star is a fan of half-planes, mirrored about the middle of each point.
+    # A star is a fan of half-planes, mirrored about the middle of each of its five points.
+    sector = np.abs((angle / FULL_TURN * 5 + 0.25) % 1 - 0.5) * FULL_TURN / 5
     star = radius * np.cos(sector - 1.22) - 11.5
     ring = np.abs(radius - 66) - 4.5
-    dots = np.hypot((radius - 53), ((angle * 36 / (2 * np.pi)) % 1 - 0.5) * 53 * 2 * np.pi / 36) - 1.7
+    dots = np.hypot(radius - 53, ((angle / FULL_TURN * 36) % 1 - 0.5) * 53 * FULL_TURN / 36) - 1.7
     slip = frame.noise(rng, 2.0) * 0.15
     printed = np.maximum.reduce([frame.inside(d + slip) for d in (star, ring, dots)])
     lacquer = 1 + 0.02 * frame.fractal(rng, 50, 4) + 0.012 * frame.noise(rng, 1.5)

@@ -1,5 +1,6 @@
 """One image of the synthetic sets, a function of its seed alone, and the mask of its defect."""
 
+import math
 from typing import Literal, NamedTuple
 from zlib import crc32
 
@@ -16,9 +17,10 @@ SPLITS: tuple[Split, ...] = ("train", "good", "defective")
 
 VISIBLE = 0.022
 """Change of a pixel, of the range 0 to 1, from which on it belongs to a mask: 6 of 255 levels."""
-AREA = (0.0005, 0.12)
+AREA = (0.0005, 0.14)
 """Least and greatest share of an image that a defect takes."""
-ATTEMPTS = 12
+ATTEMPTS = 20
+"""Defects that are drawn at most until one can be seen."""
 
 
 class Photograph(NamedTuple):
@@ -50,7 +52,7 @@ def photograph(category: str, split: Split, index: int, seed: int, image_size: i
     drawing, exposure, damage = rng.spawn(3)
     frame = Frame(image_size * SUPERSAMPLING)
     surface = product.draw(frame, drawing)
-    light = Light(np.deg2rad(exposure.normal(225, 8)), exposure.normal(0.9, 0.06))
+    light = Light(math.radians(exposure.normal(225, 8)), exposure.normal(0.9, 0.06))
     camera = Camera.draw(exposure, image_size)
     sound = camera.expose(shade(surface, frame, light))
     clean = camera.develop(sound)
@@ -59,18 +61,24 @@ def photograph(category: str, split: Split, index: int, seed: int, image_size: i
     kind = defect_kind(category, index)
     defect = product.defects[kind]
     strength = damage.uniform(0, 1)
-    for _ in range(ATTEMPTS):
+    for attempt in range(ATTEMPTS):
         damaged, support = defect(surface, frame, damage, strength)
         exposed = camera.expose(shade(damaged, frame, light))
-        mask = _mask(sound, exposed, reduce(support, image_size))
+        mask = _mask(sound, exposed, reduce(support, image_size), demand=1 - attempt / ATTEMPTS)
         if mask is not None:
             return Photograph(camera.develop(exposed), mask, clean)
-        strength = min(1.0, strength + 0.15)
+        strength = min(1.0, strength + 0.1)
     raise RuntimeError(f"no visible {kind} on {category} {index} (seed {seed}, {image_size} pixels)")
 
 
-def _mask(sound: Field, exposed: Field, support: Field) -> NDArray[np.bool_] | None:
+def _mask(sound: Field, exposed: Field, support: Field, demand: float) -> NDArray[np.bool_] | None:
     """Mark the pixels (S, S) that a person would: changed within the damage, gaps closed.
+
+    Args:
+        sound: the exposure without the defect, (S, S, 3).
+        exposed: with it.
+        support: share of the defect in each pixel, (S, S).
+        demand: how much of the usual contrast to insist on, in [0, 1].
 
     Returns:
         None if the damage is too small, too large, or lost in the structure of the product.
@@ -85,4 +93,4 @@ def _mask(sound: Field, exposed: Field, support: Field) -> NDArray[np.bool_] | N
     if not AREA[0] <= mask.mean() <= AREA[1]:
         return None
     clutter = np.abs(sound - ndimage.gaussian_filter(sound, (3 * pixel, 3 * pixel, 0))).max(axis=-1)
-    return mask if change[mask].mean() > 0.035 + 0.75 * clutter[mask].mean() else None
+    return mask if change[mask].mean() > demand * (0.035 + 0.75 * clutter[mask].mean()) else None

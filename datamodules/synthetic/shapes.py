@@ -24,7 +24,7 @@ def place(frame: Frame, rng: np.random.Generator, where: Field, room: float) -> 
     # Blurring is cheap erosion, and also works for regions full of holes such as a wire mesh.
     inner = frame.blur(where, 0.5 * room)
     x, y = frame.xy
-    inner = inner * (np.maximum(np.abs(x), np.abs(y)) < UNITS / 2 - min(room, 40))
+    inner = inner * (np.maximum(np.abs(x), np.abs(y)) < UNITS / 2 - np.clip(room, 12, 40))
     chosen = np.flatnonzero((inner >= min(0.93, 0.92 * float(inner.max()))) & (where > 0.5))
     row, column = divmod(int(chosen[rng.integers(chosen.size)]), frame.side)
     return np.array([column + 0.5, row + 0.5]) / frame.unit - UNITS / 2

@@ -3,10 +3,12 @@
 Defects change the surface, not the picture: a dent is shaded and a thread casts a shadow like the rest.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from datamodules.synthetic.frame import Field, Frame, mix
@@ -70,8 +72,8 @@ class Light:
     @property
     def direction(self) -> tuple[float, float]:
         """The horizontal part of the unit vector towards the light."""
-        tilt = np.sin(np.arctan(self.slope))
-        return float(np.cos(self.azimuth) * tilt), float(np.sin(self.azimuth) * tilt)
+        tilt = math.sin(math.atan(self.slope))
+        return math.cos(self.azimuth) * tilt, math.sin(self.azimuth) * tilt
 
 
 def shade(surface: Surface, frame: Frame, light: Light) -> Field:
@@ -81,14 +83,14 @@ def shade(surface: Surface, frame: Frame, light: Light) -> Field:
         Picture (S, S, 3), unclipped, at the resolution of ``frame``.
     """
     lx, ly = light.direction
-    lz = float(np.sqrt(1 - lx * lx - ly * ly))
-    down, right = np.gradient(surface.height * np.float32(frame.unit))
+    lz = math.sqrt(1 - lx * lx - ly * ly)
+    down, right = np.gradient(surface.height * frame.unit)
     scale = 1 / np.sqrt(1 + right * right + down * down)
     nx, ny, nz = -right * scale, -down * scale, scale
     diffuse = 0.3 + 0.7 * np.maximum(nx * lx + ny * ly + nz * lz, 0) / lz
     # Half-way vector between the light and a camera straight above.
     hz = 1 + lz
-    half = np.sqrt(lx * lx + ly * ly + hz * hz)
+    half = math.sqrt(lx * lx + ly * ly + hz * hz)
     facing = np.maximum((nx * lx + ny * ly + nz * hz) / half, 0)
     # The 40th power, a narrow highlight, by squaring: numpy's own takes ten times as long.
     eighth = np.square(np.square(np.square(facing)))
@@ -143,7 +145,7 @@ class Camera:
         small = reduce(picture, self.gain.shape[0])
         return np.asarray(ndimage.gaussian_filter(small, (self.focus, self.focus, 0)) * self.gain, np.float32)
 
-    def develop(self, exposed: Field) -> np.ndarray:
+    def develop(self, exposed: Field) -> NDArray[np.uint8]:
         """Add sensor noise and round to 8 bits, (size, size, 3) uint8."""
         noisy = exposed + self.grain * np.sqrt(np.clip(exposed, 0.05, 1))
-        return np.asarray(np.clip(noisy, 0, 1) * 255 + 0.5).astype(np.uint8)
+        return (np.clip(noisy, 0, 1) * 255 + 0.5).astype(np.uint8)

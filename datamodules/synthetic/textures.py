@@ -16,8 +16,7 @@ def fabric(frame: Frame, rng: np.random.Generator) -> Surface:
     """Twill of blue warp and pale weft; yarns differ in shade, and the cloth is never quite straight."""
     pitch = 7.0 * rng.uniform(0.96, 1.04)
     x, y = Pose.draw(rng, turn=4, shift=40).to_object(frame)
-    x = x + 1.6 * frame.noise(rng, 90)
-    y = y + 1.6 * frame.noise(rng, 90)
+    x, y = x + 1.6 * frame.noise(rng, 90), y + 1.6 * frame.noise(rng, 90)
     column, row = np.floor(x / pitch).astype(int), np.floor(y / pitch).astype(int)
     across, along = x / pitch - column - 0.5, y / pitch - row - 0.5
     warp_up = (column + row) % 3 > 0
@@ -26,9 +25,8 @@ def fabric(frame: Frame, rng: np.random.Generator) -> Surface:
     weft = np.sqrt(np.maximum(1 - (2.1 * along) ** 2, 0)) * np.cos(np.pi * across * 0.8)
     yarn = rng.normal(0, 0.045, (2, 256)).astype(np.float32)
     slub = 0.05 * frame.noise(rng, 3, 40) * warp_up + 0.05 * frame.noise(rng, 40, 3) * ~warp_up
-    shade = (
-        1 + np.where(warp_up, yarn[0][column % 256], yarn[1][row % 256]) + slub + 0.05 * frame.noise(rng, 2)
-    )
+    shade = 1 + np.where(warp_up, yarn[0][column % 256], yarn[1][row % 256]) + slub
+    shade = shade + 0.05 * frame.noise(rng, 2)
     dye = np.where(warp_up[..., None], colour([0.25, 0.36, 0.52]), colour([0.60, 0.62, 0.62]))
     relief = np.where(warp_up, warp, weft).astype(np.float32)
     albedo = dye * (shade * (0.55 + 0.5 * relief) * (1 + 0.03 * frame.fractal(rng, 80)))[..., None]
@@ -49,9 +47,9 @@ def oak(frame: Frame, rng: np.random.Generator) -> Surface:
     pores = smoothstep(1.5, 2.4, frame.noise(rng, 16, 1.2)) * (1 - 0.6 * late)
     tone = 1 - 0.26 * late + 0.035 * fibre + 0.04 * frame.fractal(rng, 90, 3, stretch=2)
     wood = batch(rng, [0.73, 0.55, 0.36], 0.025)
-    albedo = mix(
-        wood * (tone[..., None] ** colour([1.0, 1.25, 1.5])), colour([0.30, 0.19, 0.11]), 0.65 * pores
-    )
+    # Darker wood is also redder.
+    grain = wood * (tone[..., None] ** colour([1.0, 1.25, 1.5]))
+    albedo = mix(grain, colour([0.30, 0.19, 0.11]), 0.65 * pores)
     return _sheet(albedo, 0.10 * fibre - 0.5 * pores + 0.3 * late, 0.08)
 
 
@@ -93,7 +91,7 @@ def wire_mesh(frame: Frame, rng: np.random.Generator) -> Surface:
     level_height = np.sqrt(np.maximum(thick**2 - level**2, 0)) - bend_x
     upright_over = np.where(upright < thick, upright_height, -9) > np.where(level < thick, level_height, -9)
     height = np.where(upright_over, upright_height, level_height).astype(np.float32)
-    product = frame.inside((np.minimum(upright, level) - thick).astype(np.float32))
+    product = frame.inside(np.minimum(upright, level) - thick)
     drawn = np.where(upright_over, frame.noise(rng, 1.2, 30), frame.noise(rng, 30, 1.2))
     tone = 0.56 + 0.04 * drawn + 0.05 * frame.fractal(rng, 60, 3)
     albedo = tone[..., None] * colour([1.0, 0.99, 0.96])

@@ -56,7 +56,9 @@ class CategoryTest:
         self._parts: dict[str, list[tuple[float, float]]] = {method: [] for method in methods}
         self._pixels = {method: PixelMetrics() for method in methods}
 
-    def update(self, layer_maps: dict[str, Tensor], paths: list[str], labels: Tensor, masks: Tensor, visible: Tensor) -> None:
+    def update(
+        self, layer_maps: dict[str, Tensor], paths: list[str], labels: Tensor, masks: Tensor, visible: Tensor
+    ) -> None:
         """Take in a batch.
 
         Args:
@@ -80,13 +82,19 @@ class CategoryTest:
 
     def finish(self) -> CategoryResult:
         """Compute the figures over all processes' images."""
-        paths, labels, hidden = _gathered(self.paths), torch.tensor(_gathered(self.labels)), _gathered([self.hidden_defects])
+        paths, labels, hidden = (
+            _gathered(self.paths),
+            torch.tensor(_gathered(self.labels)),
+            _gathered([self.hidden_defects]),
+        )
         scores: dict[str, Tensor] = {}
         metrics: dict[str, Metrics] = {}
         for method, parts in self._parts.items():
             s1, s2 = torch.tensor(_gathered(parts), dtype=torch.float64).unbind(dim=1)
             scores[method] = image_score(s1, s2, self.score_mode)
-            of_images = {f"image_{name}": value for name, value in ranking_metrics(scores[method], labels).items()}
+            of_images = {
+                f"image_{name}": value for name, value in ranking_metrics(scores[method], labels).items()
+            }
             metrics[method] = {**of_images, **self._pixels[method].compute()}
         return CategoryResult(metrics, paths, labels, scores, sum(hidden))
 

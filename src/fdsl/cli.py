@@ -1,35 +1,44 @@
-"""How a command ends: a user's mistake is one message on stderr and exit status 2, never a traceback."""
+"""How a command ends: a user's mistake is a message on stderr and exit status 2, never a traceback."""
 
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from fdsl.errors import FDSLError
 
+INTERNALS = ("full_key:", "object_type=", "reference_type=", "provider=", "Config search path")
+
 
 def call(main: Callable[[], object]) -> None:
-    """Run a Hydra command.
+    """Run a Hydra command; what Hydra and OmegaConf refuse is said on one line, without their internals.
 
     Hydra itself prints a shortened traceback and exits; told to raise instead, it leaves the choice to us.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         main()
-    except (FDSLError, HydraException, OmegaConfBaseException) as error:
-        sys.stderr.write(f"{_message(error)}\n")
-        sys.exit(2)
+    except (HydraException, OmegaConfBaseException) as error:
+        causes = [error] if error.__cause__ is None else [error, error.__cause__]
+        lines = [line.strip() for cause in causes for line in str(cause).splitlines()]
+        fail("; ".join(line for line in dict.fromkeys(lines) if line and not line.startswith(INTERNALS)))
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(130)
 
 
-def _message(error: BaseException) -> str:
-    """Say an error; those of the configuration libraries on one line, without their internals."""
-    if isinstance(error, FDSLError):
-        return f"error: {error}"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = [line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type="))]
-    return "error: " + "; ".join(said)
+def job(work: Callable[[], object]) -> None:
+    """Run the body of a Hydra job; what we refuse ends the process before Hydra adds lines of its own."""
+    try:
+        work()
+    except FDSLError as error:
+        fail(str(error))
+
+
+def fail(message: str) -> NoReturn:
+    """Say what was wrong, and exit."""
+    sys.stderr.write(f"error: {message}\n")
+    sys.exit(2)

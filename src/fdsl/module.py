@@ -4,13 +4,14 @@ References are attached by an explicit call. Device and precision are the Traine
 references and the losses run in fp32 whatever the precision, because half precision picks other neighbours.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from lightning import LightningModule
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from fdsl.backbones import Backbone
 from fdsl.category import CategoryResult, CategoryTest
@@ -110,10 +111,15 @@ class FDSLModule(LightningModule):
             found = self.compare(tokens, categories)
             learned = self.score(found).last.float()
             fd = found.discrepancy.view_as(learned)
-            return {"fdsl": fuse(learned, fd, self.hparams["fusion"], self.hparams["fusion_weight"]), "fd": fd}
+            return {
+                "fdsl": fuse(learned, fd, self.hparams["fusion"], self.hparams["fusion_weight"]),
+                "fd": fd,
+            }
 
     def on_fit_start(self) -> None:
         """Encode all references first, so that the first steps do not stall without a word."""
+        # Lightning takes a module in eval mode for an oversight; the frozen backbone is meant to stay in it.
+        warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode", module="lightning")
         for category in tqdm(sorted(self._images), desc="references", disable=not self.hparams["progress"]):
             self.bank(category)
 
@@ -123,7 +129,9 @@ class FDSLModule(LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             maps = self.score(self.compare(tokens, batch["category"]))
             loss = score_loss([m.float() for m in maps.all()], batch["mask"])
-        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch["image"]))
+        self.log(
+            "train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch["image"])
+        )
         return loss
 
     def on_train_end(self) -> None:
@@ -132,7 +140,9 @@ class FDSLModule(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam on the head, as published."""
-        return torch.optim.Adam(self.head.parameters(), lr=self.hparams["lr"], betas=tuple(self.hparams["betas"]))
+        return torch.optim.Adam(
+            self.head.parameters(), lr=self.hparams["lr"], betas=tuple(self.hparams["betas"])
+        )
 
     def on_test_start(self) -> None:
         """Begin with no results."""
@@ -168,12 +178,14 @@ class FDSLModule(LightningModule):
         """Finish the last category."""
         self.finish_category()
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return the head alone: the backbone is frozen and has its own file."""
         state: dict[str, Any] = super().state_dict(*args, **kwargs)
         return {name: value for name, value in state.items() if not name.startswith("backbone.")}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
         """Load the head; a missing or unknown entry is an error."""
         prefix = "head."
         foreign = [name for name in state_dict if not name.startswith(prefix)]

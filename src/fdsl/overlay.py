@@ -34,7 +34,9 @@ def chosen(scores: Tensor, labels: Tensor, count: int) -> dict[str, list[int]]:
     return {"miss": misses, "hit": hits}
 
 
-def write_overlays(folder: Path, category: str, test: CategoryTest, result: CategoryResult, load: LoadPixels, count: int) -> None:
+def write_overlays(
+    folder: Path, category: str, test: CategoryTest, result: CategoryResult, load: LoadPixels, count: int
+) -> None:
     """Write ``folder/category/{miss,hit}_<n>_<stem>.png`` from the images this process has tested.
 
     The colour scale is the category's own, so that its pictures can be compared with each other.
@@ -55,7 +57,9 @@ def write_overlays(folder: Path, category: str, test: CategoryTest, result: Cate
             figure.savefig(target / name, dpi=100)
 
 
-def panels(pixels: NDArray[np.uint8], mask: Tensor, anomaly_map: Tensor, limits: tuple[float, float], title: str) -> Figure:
+def panels(
+    pixels: NDArray[np.uint8], mask: Tensor, anomaly_map: Tensor, limits: tuple[float, float], title: str
+) -> Figure:
     """Draw image, image with the mask's outline, and image under the anomaly map, side by side.
 
     Args:
@@ -74,9 +78,16 @@ def panels(pixels: NDArray[np.uint8], mask: Tensor, anomaly_map: Tensor, limits:
         axis.set_title(name, fontsize=9)
         axis.set_axis_off()
     if mask.any():
-        axes[1].contour(mask.numpy(), levels=[0.5], colors="red", linewidths=1.2, extent=extent, origin="upper")
+        axes[1].contour(
+            mask.numpy(), levels=[0.5], colors="red", linewidths=1.2, extent=extent, origin="upper"
+        )
     drawn = axes[2].imshow(
-        anomaly_map.numpy(), cmap="turbo", alpha=0.55, extent=extent, vmin=limits[0], vmax=max(limits[1], limits[0] + 1e-9)
+        anomaly_map.numpy(),
+        cmap="turbo",
+        alpha=0.55,
+        extent=extent,
+        vmin=limits[0],
+        vmax=max(limits[1], limits[0] + 1e-9),
     )
     figure.colorbar(drawn, ax=axes[2], fraction=0.046)
     figure.suptitle(title, fontsize=9)

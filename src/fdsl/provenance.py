@@ -10,7 +10,17 @@ import torch
 
 import fdsl
 
-PACKAGES = ("torch", "torchvision", "lightning", "open_clip_torch", "timm", "albumentations", "numpy", "pillow", "scipy")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "lightning",
+    "open_clip_torch",
+    "timm",
+    "albumentations",
+    "numpy",
+    "pillow",
+    "scipy",
+)
 
 
 def code_version() -> dict[str, Any]:
@@ -26,7 +36,11 @@ def code_version() -> dict[str, Any]:
 
 def environment() -> dict[str, Any]:
     """Return the versions of what computes, and on what it runs."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    device = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else platform.processor() or platform.machine()
+    )
     return {
         "python": platform.python_version(),
         "device": device,
@@ -36,5 +50,5 @@ def environment() -> dict[str, Any]:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)  # noqa: S603
+    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
     return done.stdout.strip()

@@ -28,7 +28,7 @@ class ReferenceBank:
         """
         if images.shape[0] == 0:
             raise ValueError("a reference bank needs at least one reference image")
-        parts = [backbone(part).tokens for part in images.split(batch_size)]
+        parts = [backbone(part).tokens for part in torch.split(images, batch_size)]
         return cls(torch.cat(parts, dim=1).flatten(1, 2))  # L k N C -> L k*N C
 
     def match(self, tokens: Tensor, max_bytes: int = MATCH_BYTES) -> Discrepancy:

@@ -7,6 +7,7 @@ Everything that can be refused is refused before a weight is loaded or an image 
 import json
 import logging
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,7 +16,7 @@ from typing import Any
 
 from hydra.utils import get_class, instantiate
 from lightning import Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from rich.console import Console
 from torch.utils.data import DataLoader
 
@@ -31,7 +32,12 @@ from fdsl.results import document, remarks, table, write_csv, write_json, write_
 
 log = logging.getLogger(__name__)
 
-HEAD_FILE, RESULTS_FILE, MANIFEST_FILE, PARTIAL_FILE = "head.safetensors", "results.json", "references.json", "partial.json"
+HEAD_FILE, RESULTS_FILE, MANIFEST_FILE, PARTIAL_FILE = (
+    "head.safetensors",
+    "results.json",
+    "references.json",
+    "partial.json",
+)
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -57,28 +63,37 @@ def run(config: Config) -> dict[str, Any]:
         backbone: Backbone = instantiate(config.backbone.model)
         seed_everything(config.training.seed, workers=True, verbose=False)
         module = make_module(config, backbone, aux, target)
+    trainer = make_trainer(config, folder)
     if aux is not None:
         with timed(seconds, "train"):
-            train(config, module, aux, folder)
+            train(config, trainer, module, aux, folder)
     facts = {
         "config": asdict(config),
         "code": provenance.code_version(),
         "environment": provenance.environment(),
-        "backbone": {**asdict(backbone.weights), "blocks": list(backbone.blocks), "image_size": config.backbone.image_size},
-        "head": {"file": HEAD_FILE if config.train else str(config.ckpt), "trained": module.hparams["trained"]},
+        "backbone": {
+            **asdict(backbone.weights),
+            "blocks": list(backbone.blocks),
+            "image_size": config.backbone.image_size,
+        },
+        "head": {
+            "file": HEAD_FILE if config.train else str(config.ckpt),
+            "trained": module.hparams["trained"],
+        },
         "references": target.reference_manifest,
         "resolution": config.map_size,
         "seconds": seconds,
     }
     with timed(seconds, "test"):
-        test(config, module, target, folder, facts)
+        test(config, trainer, module, target, folder, facts)
     return finish(config, module.results, folder, facts)
 
 
 def check_backbone(config: Config) -> None:
     """Refuse blocks, image sizes and windows that the backbone cannot have, without building it."""
     model = dict(config.backbone.model)
-    spec = get_class(model.pop("_target_")).describe(**model)
+    kind: type[Backbone] = get_class(model.pop("_target_"))
+    spec = kind.describe(**model)
     check_blocks(model["blocks"], spec.depth)
     config.check_grid(check_image_size(config.backbone.image_size, spec.patch_size))
 
@@ -143,7 +158,9 @@ def make_module(config: Config, backbone: Backbone, aux: Any, target: Any) -> FD
 def check_head(trained: dict[str, Any], backbone: Backbone, config: Config, tested: tuple[str, ...]) -> None:
     """Refuse a head that was trained with other features, or on the tested categories."""
     if not trained:
-        log.warning("%s does not say what it was trained with: backbone and categories are not checked", config.ckpt)
+        log.warning(
+            "%s does not say what it was trained with: backbone and categories are not checked", config.ckpt
+        )
         return
     now = {"weights_sha256": backbone.weights.sha256, "blocks": list(backbone.blocks)}
     for key, value in now.items():
@@ -152,17 +169,17 @@ def check_head(trained: dict[str, Any], backbone: Backbone, config: Config, test
     check_disjoint(tested, trained["categories"], "choose another head with ckpt")
 
 
-def train(config: Config, module: FDSLModule, aux: Any, folder: Path) -> None:
+def train(config: Config, trainer: Trainer, module: FDSLModule, aux: Any, folder: Path) -> None:
     """Train the head; leaves a Lightning checkpoint and the head's own file in the run's folder."""
     for category in aux.categories:
         module.attach_references(category, aux.reference_images(category))
-    keep = ModelCheckpoint(folder / "checkpoints", filename="last", save_top_k=1, every_n_epochs=1, enable_version_counter=False)
-    trainer = make_trainer(config, folder, [keep])
     trainer.fit(module, train_dataloaders=aux.train_dataloader(), ckpt_path=config.training.resume)
     save_head(folder / HEAD_FILE, module.head, module.hparams["trained"])
 
 
-def test(config: Config, module: FDSLModule, target: Any, folder: Path, facts: dict[str, Any]) -> None:
+def test(
+    config: Config, trainer: Trainer, module: FDSLModule, target: Any, folder: Path, facts: dict[str, Any]
+) -> None:
     """Test every category; what is finished is on disk before the next category begins."""
 
     def on_category(category: str, test: CategoryTest, result: CategoryResult) -> None:
@@ -176,34 +193,49 @@ def test(config: Config, module: FDSLModule, target: Any, folder: Path, facts: d
         module.attach_references(category, target.reference_images(category))
     module.listeners.append(on_category)
     loaders: list[DataLoader[Any]] = target.test_dataloader()
-    make_trainer(config, folder, []).test(module, dataloaders=loaders, verbose=False)
+    trainer.test(module, dataloaders=loaders, verbose=False)
 
 
-def make_trainer(config: Config, folder: Path, callbacks: list[Any]) -> Trainer:
-    """Make the Trainer and, unless there is none, its logger."""
-    logger = instantiate(config.logger) if config.logger else False
-    if config.progress:
-        callbacks = [*callbacks, TQDMProgressBar(refresh_rate=1)]
-    checkpointing = any(isinstance(c, ModelCheckpoint) for c in callbacks)
+def make_trainer(config: Config, folder: Path) -> Trainer:
+    """Make the Trainer, with its logger, progress bar and, where a head is trained, its checkpoint."""
+    callbacks: list[Callback] = [TQDMProgressBar()] if config.progress else []
+    if config.train:
+        # Every epoch's state replaces the one before; the published procedure tests the last.
+        callbacks.append(
+            ModelCheckpoint(folder / "checkpoints", filename="last", enable_version_counter=False)
+        )
+    # Lightning 2.6 asks torch's pytree for a type that newer releases deprecate; nothing a user could mend.
+    warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
     trainer: Trainer = instantiate(
         config.trainer,
-        logger=logger,
+        logger=instantiate(config.logger) if config.logger else False,
         callbacks=callbacks,
         default_root_dir=str(folder),
-        enable_checkpointing=checkpointing,
+        enable_checkpointing=config.train,
     )
     return trainer
 
 
-def finish(config: Config, results: dict[str, CategoryResult], folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
+def finish(
+    config: Config, results: dict[str, CategoryResult], folder: Path, facts: dict[str, Any]
+) -> dict[str, Any]:
     """Write the results and print the table."""
+    if not results:
+        raise ConfigError("no image was tested: raise trainer.limit_test_batches or data.limit")
     content = document(results, facts)
     write_csv(folder / "results.csv", results)
     write_scores(folder / "scores.csv", results)
     write_json(folder / RESULTS_FILE, content)
     (folder / PARTIAL_FILE).unlink(missing_ok=True)
     console = Console()
-    console.print(table(results, f"{config.kshots}-shot, seed {config.seed}, winmode {config.winmode}, NAM {config.nam}"))
+    console = (
+        console if console.is_terminal else Console(width=110)
+    )  # a log file is as wide as the table needs
+    console.print(
+        table(
+            results, f"{config.kshots}-shot, seed {config.seed}, winmode {config.winmode}, NAM {config.nam}"
+        )
+    )
     console.print(f"results   {folder / RESULTS_FILE}", soft_wrap=True)
     if config.overlays:
         console.print(f"heatmaps  {folder / 'heatmaps'}", soft_wrap=True)

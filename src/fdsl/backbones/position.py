@@ -38,10 +38,7 @@ class PositionEmbedding(nn.Module):
         self.embedding = nn.Parameter(embedding.detach(), requires_grad=False)  # 1+G*G C
         self.grid = square_grid(embedding.shape[0])
         self._resized: dict[tuple[int, torch.device, torch.dtype], Tensor] = {}
-        # A kept grid must not outlive the weights it was made from.
-        self.register_load_state_dict_post_hook(  # type: ignore[no-untyped-call]
-            lambda module, _: module._resized.clear()
-        )
+        self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
 
     def forward(self, grid: int) -> Tensor:
         """Position embeddings of a ``grid`` x ``grid`` image, (1 + grid*grid, C)."""
@@ -59,3 +56,8 @@ class PositionEmbedding(nn.Module):
         patches = patches.T.reshape(1, -1, self.grid, self.grid).float()  # 1 C G G
         patches = F.interpolate(patches, (grid, grid), mode="bicubic", antialias=True, align_corners=False)
         return torch.cat([cls, patches[0].flatten(1).T.to(cls.dtype)])  # 1+grid*grid C
+
+
+def _forget(position: PositionEmbedding, _: object) -> None:
+    """Drop the kept grids: they must not outlive the weights they were made from."""
+    position._resized.clear()

@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -42,3 +44,7 @@ def test_a_kept_grid_does_not_outlive_its_weights(position):
     before = position(13)
     position.load_state_dict({"embedding": position.embedding + 1})
     torch.testing.assert_close(position(13), before + 1)
+
+
+def test_can_be_sent_to_another_process(position):
+    assert torch.equal(pickle.loads(pickle.dumps(position))(13), position(13))
