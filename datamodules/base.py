@@ -52,6 +52,7 @@ class FewShotDataModule(LightningDataModule):
         limit: at most so many normal and so many defective test images a category, evenly spread; None for all.
         fit: ``crop`` or ``stretch``, for oblong images.
         augment: augmentation of auxiliary images; None for none.
+        pool: augmentations of each auxiliary image that the epochs take in turn; None makes new ones in every epoch.
         batch_size: images a batch.
         num_workers: loader processes; 0 loads in this one.
         download: fetch the official archive if the folder is not there.
@@ -79,6 +80,7 @@ class FewShotDataModule(LightningDataModule):
         limit: int | None = None,
         fit: Fit = "crop",
         augment: Augmentation | None = None,
+        pool: int | None = None,
         batch_size: int = 8,
         num_workers: int = 0,
         download: bool = False,
@@ -93,7 +95,7 @@ class FewShotDataModule(LightningDataModule):
         self.preprocessing = Preprocessing(image_size, tuple(mean), tuple(std), fit)
         self.map_size, self.kshots, self.seed, self.limit = map_size, kshots, seed, limit
         self.reference_sampling, self.manifest_path = reference_sampling, references
-        self.augment, self.batch_size, self.num_workers = augment, batch_size, num_workers
+        self.augment, self.pool, self.batch_size, self.num_workers = augment, pool, batch_size, num_workers
         self.download, self.url = download, url
         self._wanted = list(categories) if categories is not None else None
         self._test: dict[str, list[Sample]] = {}
@@ -184,7 +186,7 @@ class FewShotDataModule(LightningDataModule):
         """Augmented, labelled images of all categories: the auxiliary role."""
         samples = [s for tests in self._test.values() for s in tests]
         images = AuxiliaryImages(self.root, samples, self.preprocessing, self.augment, self.seed)
-        return ResumableLoader(images, self.batch_size, self.seed, self.num_workers)
+        return ResumableLoader(images, self.batch_size, self.seed, self.num_workers, self.pool)
 
     def test_dataloader(self) -> list[DataLoader[Item]]:
         """One loader a category, in the order of :attr:`categories`: the target role."""

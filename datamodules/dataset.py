@@ -25,6 +25,7 @@ class Item(TypedDict):
     defect_visible: bool  # False where cropping cut the whole defect away
     category: str
     path: str
+    variant: int  # which augmentation of the image this is: same path and variant, same pixels
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class TestImages(Dataset[Item]):
 class Key(NamedTuple):
     """Names one training item: the same key always gives the same pixels."""
 
-    epoch: int
+    variant: int
     image: int
 
 
@@ -105,12 +106,12 @@ class AuxiliaryImages(Dataset[Item]):
         sample = self.samples[key.image]
         pixels, mask = self._pair(sample)
         if self.augment is not None:
-            rng = np.random.default_rng([self.seed, key.epoch, key.image])
+            rng = np.random.default_rng([self.seed, key.variant, key.image])
             peers = self.by_category[sample.category]
             pixels, mask = self.augment(
                 pixels, mask, lambda: self._pair(peers[int(rng.integers(len(peers)))]), rng
             )
-        return _item(sample, self.preprocessing.tensor(pixels), mask)
+        return _item(sample, self.preprocessing.tensor(pixels), mask, key.variant)
 
     def _pair(self, sample: Sample) -> tuple[Pixels, Pixels]:
         size = self.preprocessing.image_size
@@ -120,7 +121,7 @@ class AuxiliaryImages(Dataset[Item]):
         return pixels, fit_mask(open_mask(self.root / sample.mask), size, self.preprocessing.fit)
 
 
-def _item(sample: Sample, image: Tensor, mask: Pixels) -> Item:
+def _item(sample: Sample, image: Tensor, mask: Pixels, variant: int = 0) -> Item:
     return Item(
         image=image,
         mask=torch.from_numpy(mask),
@@ -128,6 +129,7 @@ def _item(sample: Sample, image: Tensor, mask: Pixels) -> Item:
         defect_visible=bool(mask.any()) or not sample.label,
         category=sample.category,
         path=sample.path,
+        variant=variant,
     )
 
 
@@ -146,10 +148,16 @@ class ShareSampler(Sampler[int]):
 
 
 class EpochSampler(Sampler[Key]):
-    """Shuffles anew in every epoch, by (seed, epoch); drops the remainder that would make processes uneven."""
+    """Shuffles anew in every epoch, by (seed, epoch); drops the remainder that would make processes uneven.
 
-    def __init__(self, size: int, seed: int) -> None:
-        self.size, self.seed, self.epoch, self.start = size, seed, 0, 0
+    Args:
+        size: number of images.
+        seed: of the order.
+        pool: augmentations of each image that epochs take in turn; None makes a new one in every epoch.
+    """
+
+    def __init__(self, size: int, seed: int, pool: int | None = None) -> None:
+        self.size, self.seed, self.pool, self.epoch, self.start = size, seed, pool, 0, 0
         self.rank, self.world = _process()
 
     def set_epoch(self, epoch: int) -> None:
@@ -159,7 +167,9 @@ class EpochSampler(Sampler[Key]):
     def __iter__(self) -> Iterator[Key]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
         mine = order[self.rank : self.size - self.size % self.world : self.world]
-        return iter([Key(self.epoch, int(i)) for i in mine[self.start :]])
+        start, self.start = self.start, 0  # the epoch after is whole again, however this one ends
+        variant = self.epoch if self.pool is None else self.epoch % self.pool
+        return iter([Key(variant, int(i)) for i in mine[start:]])
 
     def __len__(self) -> int:
         return self.size // self.world
@@ -170,11 +180,13 @@ class ResumableLoader(DataLoader[Item]):
 
     sampler: EpochSampler
 
-    def __init__(self, dataset: AuxiliaryImages, batch_size: int, seed: int, num_workers: int) -> None:
+    def __init__(
+        self, dataset: AuxiliaryImages, batch_size: int, seed: int, num_workers: int, pool: int | None = None
+    ) -> None:
         super().__init__(
             dataset,
             batch_size=batch_size,
-            sampler=EpochSampler(len(dataset), seed),
+            sampler=EpochSampler(len(dataset), seed, pool),
             num_workers=num_workers,
             persistent_workers=False,
             pin_memory=torch.cuda.is_available(),
@@ -186,11 +198,10 @@ class ResumableLoader(DataLoader[Item]):
         for batch in super().__iter__():
             self._done += 1
             yield batch
-        self._done = self.sampler.start = 0
 
     def state_dict(self) -> dict[str, int]:
         """Return how many batches of the running epoch have been handed out."""
-        return {"done": self._done}
+        return {"done": self._done % len(self)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Skip what had been handed out; the images skipped are not loaded."""

@@ -69,7 +69,7 @@ def warped(surface: Surface, frame: Frame, rng: np.random.Generator, strength: f
         product=moved(surface.product),
     )
     near_product = smoothstep(0.2, 0.4, frame.blur(surface.product, 6))
-    return Damage(damaged, smoothstep(0.15, 0.3, weight) * near_product)
+    return Damage(damaged, smoothstep(0.03, 0.08, weight) * near_product)
 
 
 def missing(surface: Surface, frame: Frame, rng: np.random.Generator, strength: float) -> Damage:

@@ -38,9 +38,7 @@ def cover(
     return Damage(replace(surface, albedo=albedo, height=surface.height + relief), support * surface.product)
 
 
-def contrasting(
-    palette: Field, surface: Surface, frame: Frame, rng: np.random.Generator, point: Points
-) -> Field:
+def contrasting(palette: Field, surface: Surface, frame: Frame, rng: np.random.Generator, point: Points) -> Field:
     """Draw a colour (3,) of a palette (n, 3) that differs from the product around a point, and vary it."""
     column, row = ((point + UNITS / 2) * frame.unit).astype(int)
     reach = round(8 * frame.unit)

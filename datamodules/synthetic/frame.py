@@ -51,9 +51,7 @@ class Frame:
         factor = int(pixels / 2)
         small = np.asarray(Image.fromarray(field).reduce(factor))
         small = ndimage.gaussian_filter(small, pixels / factor, mode="nearest")
-        return np.asarray(
-            Image.fromarray(small).resize((self.side, self.side), Image.Resampling.BILINEAR), np.float32
-        )
+        return np.asarray(Image.fromarray(small).resize((self.side, self.side), Image.Resampling.BILINEAR), np.float32)
 
     def noise(self, rng: np.random.Generator, width: float, height: float | None = None) -> Field:
         """Smooth noise (S, S), mean 0 and deviation about 1, with grains of ``width`` x ``height`` units."""
@@ -65,9 +63,7 @@ class Frame:
         # Interpolation between independent grid points lowers the deviation to about 0.7.
         return np.asarray(field, np.float32) / np.float32(0.7)
 
-    def fractal(
-        self, rng: np.random.Generator, width: float, octaves: int = 4, stretch: float = 1.0
-    ) -> Field:
+    def fractal(self, rng: np.random.Generator, width: float, octaves: int = 4, stretch: float = 1.0) -> Field:
         """Noise (S, S) summed over octaves from ``width`` units down, ``stretch`` times wider than high."""
         parts = [0.5**i * self.noise(rng, stretch * width * 0.5**i, width * 0.5**i) for i in range(octaves)]
         return np.asarray(sum(parts), np.float32) / np.float32(1.15)
@@ -85,9 +81,7 @@ class Pose(NamedTuple):
     def draw(cls, rng: np.random.Generator, turn: float, shift: float, zoom: float = 0.03) -> "Pose":
         """Draw a pose: turned by up to ``turn`` degrees, shifted by up to ``shift`` units."""
         angle = math.radians(rng.uniform(-turn, turn))
-        return cls(
-            angle, rng.uniform(-shift, shift), rng.uniform(-shift, shift), rng.uniform(1 - zoom, 1 + zoom)
-        )
+        return cls(angle, rng.uniform(-shift, shift), rng.uniform(-shift, shift), rng.uniform(1 - zoom, 1 + zoom))
 
     def to_object(self, frame: Frame) -> tuple[Field, Field]:
         """Coordinates of the pixels in the object's own axes: 2 times (S, S)."""

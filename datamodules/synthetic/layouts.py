@@ -72,9 +72,7 @@ def write_visa_tree(root: Path, settings: Settings) -> None:
     table = root / "split_csv" / "1cls.csv"
     table.parent.mkdir(parents=True)
     with table.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(
-            [("object", "split", "label", "image", "mask"), *rows]
-        )
+        csv.writer(file, lineterminator="\n").writerows([("object", "split", "label", "image", "mask"), *rows])
 
 
 def _save(pixels: NDArray[np.uint8], path: Path) -> None:

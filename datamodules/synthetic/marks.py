@@ -9,13 +9,9 @@ from datamodules.synthetic.frame import Frame, colour, mix, smoothstep
 from datamodules.synthetic.shapes import Stroke, blob, distance_to, place, size, walk
 from datamodules.synthetic.surface import Surface
 
-DIRT = colour(
-    [[0.10, 0.07, 0.05], [0.42, 0.20, 0.08], [0.88, 0.87, 0.82], [0.13, 0.15, 0.33], [0.30, 0.30, 0.12]]
-)
+DIRT = colour([[0.10, 0.07, 0.05], [0.42, 0.20, 0.08], [0.88, 0.87, 0.82], [0.13, 0.15, 0.33], [0.30, 0.30, 0.12]])
 """Oil, rust, lime or powder, ink, mould."""
-YARN = colour(
-    [[0.90, 0.90, 0.88], [0.62, 0.08, 0.10], [0.08, 0.08, 0.09], [0.10, 0.20, 0.55], [0.75, 0.62, 0.20]]
-)
+YARN = colour([[0.90, 0.90, 0.88], [0.62, 0.08, 0.10], [0.08, 0.08, 0.09], [0.10, 0.20, 0.55], [0.75, 0.62, 0.20]])
 
 
 def scratch(surface: Surface, frame: Frame, rng: np.random.Generator, strength: float) -> Damage:

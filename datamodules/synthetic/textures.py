@@ -120,9 +120,10 @@ def terrazzo(frame: Frame, rng: np.random.Generator) -> Surface:
     )
     palette = colour(palette * (1 + rng.normal(0, 0.013, palette.shape)))
     vein = 0.035 * frame.fractal(rng, 7, 3)
-    sand = np.where(label == 0, 0.05, 0.02) * frame.noise(rng, 1.3)
+    cement = (label == 0).astype(np.float32)
+    sand = (0.02 + 0.03 * cement) * frame.noise(rng, 1.3)
     albedo = palette[label] * (1 + vein + sand + 0.03 * frame.noise(rng, 120))[..., None]
-    return _sheet(albedo, 0.05 * (label > 0).astype(np.float32), 0.1)
+    return _sheet(albedo, -0.05 * cement, 0.1)
 
 
 def _cells(x: Field, y: Field, pitch: float, rng: np.random.Generator) -> tuple[Field, Field]:

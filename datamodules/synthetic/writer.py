@@ -69,9 +69,7 @@ def _settings(layout: str, known: Sequence[str], categories: Sequence[str] | Non
         raise ValueError(f"unknown category {', '.join(unknown)}: the {layout} set has {', '.join(known)}")
     settings = Settings(layout, tuple(sorted(chosen)), *numbers)
     if not chosen or settings.image_size < SMALLEST or settings.train < 1:
-        raise ValueError(
-            f"categories must not be empty, image_size at least {SMALLEST}, train at least 1: {settings}"
-        )
+        raise ValueError(f"categories must not be empty, image_size at least {SMALLEST}, train at least 1: {settings}")
     if min(settings.good, settings.defective, settings.seed) < 0:
         raise ValueError(f"good, defective and seed must not be negative: {settings}")
     return settings
@@ -116,11 +114,7 @@ def _is_written(root: Path, marker: dict[str, Any]) -> bool:
         found = dict(json.loads((root / FINISHED).read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{root / FINISHED} cannot be read ({error}): {mend}") from error
-    other = [
-        f"{key} {found.get(key)!r} (now {value!r})"
-        for key, value in marker.items()
-        if found.get(key) != value
-    ]
+    other = [f"{key} {found.get(key)!r} (now {value!r})" for key, value in marker.items() if found.get(key) != value]
     if other:
         raise ValueError(f"{root} was written with other parameters, {', '.join(other)}: {mend}")
     return True

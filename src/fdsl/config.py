@@ -37,6 +37,7 @@ class TrainingConfig:
     betas: list[float] = field(default_factory=lambda: [0.5, 0.999])
     seed: int = 111
     references: int = 10
+    pool: int | None = None
     resume: str | None = None
 
 
@@ -83,6 +84,8 @@ class Config:
             _at_least(key, getattr(self, key), 1)
         for key in ("epochs", "batch_size", "references"):
             _at_least(f"training.{key}", getattr(self.training, key), 1)
+        if self.training.pool is not None:
+            _at_least("training.pool", self.training.pool, 1)
         _at_least("seed", self.seed, 0)
         _at_least("training.seed", self.training.seed, 0)
         _at_least("overlays", self.overlays, 0)

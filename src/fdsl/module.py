@@ -40,6 +40,8 @@ class FDSLModule(LightningModule):
         lr: Adam's learning rate.
         betas: Adam's betas.
         trained: plain description of what the head is trained on, kept in the checkpoint.
+        keep_deviations: keep each training image's deviation in memory, by path and variant, so that epochs after the
+            first need no backbone. Only sensible with a small, fixed pool of augmentations.
         progress: show a progress bar while references are encoded.
     """
 
@@ -54,6 +56,7 @@ class FDSLModule(LightningModule):
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.5, 0.999),
         trained: dict[str, Any] | None = None,
+        keep_deviations: bool = False,
         progress: bool = True,
     ) -> None:
         super().__init__()
@@ -65,6 +68,7 @@ class FDSLModule(LightningModule):
         self.results: dict[str, CategoryResult] = {}
         self._images: dict[str, Tensor] = {}
         self._banks: dict[str, ReferenceBank] = {}
+        self._deviations: dict[tuple[str, int], Tensor] = {}  # (path, variant) -> (L, N, C)
         self._running: tuple[str, CategoryTest] | None = None
 
     def attach_references(self, category: str, images: Tensor) -> None:
@@ -84,13 +88,16 @@ class FDSLModule(LightningModule):
         if category not in self._banks:
             if category not in self._images:
                 raise ValueError(f"no references of {category}: call attach_references first")
-            images = self._images.pop(category).to(self.device)
+            images = self._images.pop(category).to(self.device, self.dtype)
             self._banks[category] = ReferenceBank.encode(self.backbone, images)
         return self._banks[category]
 
     def compare(self, tokens: Tensor, categories: list[str]) -> Discrepancy:
-        """Match tokens (L, B, N, C) with the bank of each image's own category."""
-        tokens = tokens.float()
+        """Match tokens (L, B, N, C) with the bank of each image's own category, in fp32."""
+        with torch.autocast(self.device.type, enabled=False):
+            return self._compare(tokens.float(), categories)
+
+    def _compare(self, tokens: Tensor, categories: list[str]) -> Discrepancy:
         if len(set(categories)) == 1:
             return self.bank(categories[0]).match(tokens)
         deviation, discrepancy = torch.empty_like(tokens), tokens.new_empty(tokens.shape[:3])
@@ -99,17 +106,28 @@ class FDSLModule(LightningModule):
             deviation[:, rows], discrepancy[:, rows] = self.bank(category).match(tokens[:, rows])
         return Discrepancy(deviation, discrepancy)
 
-    def score(self, found: Discrepancy) -> ScoreMaps:
-        """Run the head on deviations, in the head's own precision."""
-        maps: ScoreMaps = self.head(found.deviation.to(next(self.head.parameters()).dtype))
+    def score(self, deviation: Tensor) -> ScoreMaps:
+        """Run the head on deviations (L, B, N, C), in the head's own precision."""
+        maps: ScoreMaps = self.head(deviation.to(next(self.head.parameters()).dtype))
         return maps
+
+    def training_deviation(self, batch: Mapping[str, Any]) -> Tensor:
+        """Deviation of a training batch (L, B, N, C), recalled where it is kept."""
+        if not self.hparams["keep_deviations"]:
+            return self.compare(self.backbone(batch["image"]).tokens, batch["category"]).deviation
+        keys = list(zip(batch["path"], batch["variant"].tolist(), strict=True))
+        if new := [i for i, key in enumerate(keys) if key not in self._deviations]:
+            tokens = self.backbone(batch["image"][new]).tokens
+            found = self.compare(tokens, [batch["category"][i] for i in new]).deviation.cpu()
+            self._deviations.update(zip((keys[i] for i in new), found.unbind(dim=1), strict=True))
+        return torch.stack([self._deviations[key] for key in keys], dim=1).to(self.device)
 
     def layer_maps(self, images: Tensor, categories: list[str]) -> dict[str, Tensor]:
         """Score images (B, 3, S, S) by every method, each (L, B, G, G)."""
         tokens = self.backbone(images).tokens
+        found = self.compare(tokens, categories)
         with torch.autocast(self.device.type, enabled=False):
-            found = self.compare(tokens, categories)
-            learned = self.score(found).last.float()
+            learned = self.score(found.deviation).last.float()
             fd = found.discrepancy.view_as(learned)
             return {
                 "fdsl": fuse(learned, fd, self.hparams["fusion"], self.hparams["fusion_weight"]),
@@ -125,9 +143,9 @@ class FDSLModule(LightningModule):
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """Loss of the head on one batch of augmented, labelled auxiliary images."""
-        tokens = self.backbone(batch["image"]).tokens
+        deviation = self.training_deviation(batch)
         with torch.autocast(self.device.type, enabled=False):
-            maps = self.score(self.compare(tokens, batch["category"]))
+            maps = self.score(deviation)
             loss = score_loss([m.float() for m in maps.all()], batch["mask"])
         self.log(
             "train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch["image"])
@@ -135,8 +153,9 @@ class FDSLModule(LightningModule):
         return loss
 
     def on_train_end(self) -> None:
-        """Let go of the auxiliary references."""
+        """Let go of the auxiliary references and deviations."""
         self._banks.clear()
+        self._deviations.clear()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam on the head, as published."""

@@ -142,6 +142,7 @@ def make_module(config: Config, backbone: Backbone, aux: Any, target: Any) -> FD
         lr=config.training.lr,
         betas=(config.training.betas[0], config.training.betas[1]),
         trained=trained,
+        keep_deviations=config.training.pool is not None,
         progress=config.progress,
     )
     if aux is None:

@@ -5,7 +5,7 @@ from fdsl.errors import ConfigError
 
 def covers(grid: int, size: int, stride: int) -> bool:
     """Whether windows of ``size`` patches every ``stride`` patches reach every cell of a grid x grid map."""
-    return size <= grid and stride <= size and (grid - size) % stride == 0
+    return size == grid or (size < grid and stride <= size and (grid - size) % stride == 0)
 
 
 def check_windows(grid: int, size: int, stride: int) -> None:
