@@ -32,9 +32,7 @@ class Mosaic:
     def __init__(self, p: float = 0.3) -> None:
         self.p = p
 
-    def __call__(
-        self, pixels: Pixels, mask: Pixels, draw: Callable[[], Pair], rng: np.random.Generator
-    ) -> Pair:
+    def __call__(self, pixels: Pixels, mask: Pixels, draw: Callable[[], Pair], rng: np.random.Generator) -> Pair:
         """Return the sample or, in its place, a mosaic of its size."""
         if rng.random() >= self.p:
             return pixels, mask
@@ -42,9 +40,7 @@ class Mosaic:
         half = (size + 1) // 2
         parts = [_resized(draw(), half) for _ in range(4)]
         joined = [
-            np.concatenate([np.concatenate([parts[r][i], parts[r + 1][i]], axis=1) for r in (0, 2)])[
-                :size, :size
-            ]
+            np.concatenate([np.concatenate([parts[r][i], parts[r + 1][i]], axis=1) for r in (0, 2)])[:size, :size]
             for i in (0, 1)
         ]
         return joined[0], joined[1]
@@ -66,9 +62,7 @@ class DefectCrop:
     ) -> None:
         self.p, self.small, self.large, self.p_small, self.p_normal = p, small, large, p_small, p_normal
 
-    def __call__(
-        self, pixels: Pixels, mask: Pixels, draw: Callable[[], Pair], rng: np.random.Generator
-    ) -> Pair:
+    def __call__(self, pixels: Pixels, mask: Pixels, draw: Callable[[], Pair], rng: np.random.Generator) -> Pair:
         """Return the sample whole, or a window of it at its size."""
         if rng.random() >= self.p:
             return pixels, mask

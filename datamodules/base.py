@@ -57,6 +57,7 @@ class FewShotDataModule(LightningDataModule):
         num_workers: loader processes; 0 loads in this one.
         download: fetch the official archive if the folder is not there.
         url: where to fetch it from, in place of the official address.
+        progress: show progress bars.
 
     Raises:
         ConfigError: for an unknown choice, or a size below 1.
@@ -85,6 +86,7 @@ class FewShotDataModule(LightningDataModule):
         num_workers: int = 0,
         download: bool = False,
         url: str | None = None,
+        progress: bool = True,
     ) -> None:
         super().__init__()
         if fit not in FITS or reference_sampling not in SAMPLINGS:
@@ -96,7 +98,7 @@ class FewShotDataModule(LightningDataModule):
         self.map_size, self.kshots, self.seed, self.limit = map_size, kshots, seed, limit
         self.reference_sampling, self.manifest_path = reference_sampling, references
         self.augment, self.pool, self.batch_size, self.num_workers = augment, pool, batch_size, num_workers
-        self.download, self.url = download, url
+        self.download, self.url, self.progress = download, url, progress
         self._wanted = list(categories) if categories is not None else None
         self._test: dict[str, list[Sample]] = {}
         self._references: dict[str, list[Sample]] = {}
@@ -110,7 +112,7 @@ class FewShotDataModule(LightningDataModule):
         if self.download:
             if self.archive is None:
                 raise ConfigError(f"data.download: there is no archive of {self.name}")
-            fetch(self.archive, self.root, url=self.url)
+            fetch(self.archive, self.root, url=self.url, progress=self.progress)
 
     def setup(self, stage: str | None = None) -> None:
         """Read the folder, check every file's header and choose the references; does nothing the second time.
@@ -124,21 +126,19 @@ class FewShotDataModule(LightningDataModule):
         samples, found_problems = self.read()
         found = sorted({s.category for s in samples} | {p.category for p in found_problems})
         wanted = found if self._wanted is None else self._wanted
+        if not wanted:
+            raise ConfigError("categories=[]: no categories to use; name some, or null for all")
         if unknown := [c for c in wanted if c not in found]:
             raise ConfigError(f"unknown category {', '.join(unknown)}: {self.root} has {', '.join(found)}")
         samples = [s for s in samples if s.category in set(wanted)]
-        problems = [p.text for p in found_problems if p.category in set(wanted)] + file_problems(
-            self.root, samples
-        )
+        problems = [p.text for p in found_problems if p.category in set(wanted)] + file_problems(self.root, samples)
         if problems:
             mend = "mend these files, or leave their categories out: data.categories=[...]"
             raise DatasetError(self.root, problems, mend)
         self._references = self._choose_references(samples, wanted)
         by_category = {c: [s for s in samples if s.category == c and s.split == "test"] for c in wanted}
         if empty := [c for c, tests in by_category.items() if not tests]:
-            raise DatasetError(
-                self.root, [f"{c}: no test images" for c in empty], "add test images or leave it out"
-            )
+            raise DatasetError(self.root, [f"{c}: no test images" for c in empty], "add test images or leave it out")
         self._test = {c: _spread(tests, self.limit) for c, tests in by_category.items()}
 
     def _choose_references(self, samples: list[Sample], wanted: list[str]) -> dict[str, list[Sample]]:
@@ -153,9 +153,7 @@ class FewShotDataModule(LightningDataModule):
             except ValueError as error:
                 problems.append(str(error))
         if problems:
-            raise DatasetError(
-                self.root, problems, "lower the number of references, or leave these categories out"
-            )
+            raise DatasetError(self.root, problems, "lower the number of references, or leave these categories out")
         return chosen
 
     @property
@@ -190,12 +188,9 @@ class FewShotDataModule(LightningDataModule):
 
     def test_dataloader(self) -> list[DataLoader[Item]]:
         """One loader a category, in the order of :attr:`categories`: the target role."""
-        made = (
-            TestImages(self.root, tests, self.preprocessing, self.map_size) for tests in self._test.values()
-        )
+        made = (TestImages(self.root, tests, self.preprocessing, self.map_size) for tests in self._test.values())
         return [
-            DataLoader(d, self.batch_size, sampler=ShareSampler(len(d)), num_workers=self.num_workers)
-            for d in made
+            DataLoader(d, self.batch_size, sampler=ShareSampler(len(d)), num_workers=self.num_workers) for d in made
         ]
 
 

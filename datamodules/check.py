@@ -17,9 +17,7 @@ def file_problems(root: Path, samples: Sequence[Sample]) -> list[str]:
         if sample.mask is not None:
             mask_size = _size(root / sample.mask, problems)
             if size and mask_size and size != mask_size:
-                problems.append(
-                    f"{sample.mask}: mask is {_by(mask_size)}, its image {sample.path} is {_by(size)}"
-                )
+                problems.append(f"{sample.mask}: mask is {_by(mask_size)}, its image {sample.path} is {_by(size)}")
     return problems
 
 

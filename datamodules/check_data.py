@@ -31,9 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for problem in problems:
         sys.stdout.write(f"{problem}\n")
     categories = len({s.category for s in samples})
-    sys.stdout.write(
-        f"{given.root}: {len(samples)} images, {categories} categories, {len(problems)} problems\n"
-    )
+    sys.stdout.write(f"{given.root}: {len(samples)} images, {categories} categories, {len(problems)} problems\n")
     return int(bool(problems))
 
 

@@ -58,9 +58,7 @@ class TestImages(Dataset[Item]):
 
     __test__ = False  # not a test case, whatever pytest thinks of the name
 
-    def __init__(
-        self, root: Path, samples: Sequence[Sample], preprocessing: Preprocessing, map_size: int
-    ) -> None:
+    def __init__(self, root: Path, samples: Sequence[Sample], preprocessing: Preprocessing, map_size: int) -> None:
         self.root, self.samples, self.preprocessing, self.map_size = root, samples, preprocessing, map_size
 
     def __len__(self) -> int:
@@ -108,9 +106,7 @@ class AuxiliaryImages(Dataset[Item]):
         if self.augment is not None:
             rng = np.random.default_rng([self.seed, key.variant, key.image])
             peers = self.by_category[sample.category]
-            pixels, mask = self.augment(
-                pixels, mask, lambda: self._pair(peers[int(rng.integers(len(peers)))]), rng
-            )
+            pixels, mask = self.augment(pixels, mask, lambda: self._pair(peers[int(rng.integers(len(peers)))]), rng)
         return _item(sample, self.preprocessing.tensor(pixels), mask, key.variant)
 
     def _pair(self, sample: Sample) -> tuple[Pixels, Pixels]:
@@ -209,6 +205,4 @@ class ResumableLoader(DataLoader[Item]):
 
 
 def _process() -> tuple[int, int]:
-    return (
-        (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
-    )
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)

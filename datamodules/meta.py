@@ -27,9 +27,7 @@ def read_meta(root: Path, aliases: Mapping[str, str]) -> Reading:
         DatasetError: if the file is not in upstream's format.
     """
     try:
-        content: dict[str, dict[str, list[dict[str, Any]]]] = json.loads(
-            (root / META_FILE).read_text("utf-8")
-        )
+        content: dict[str, dict[str, list[dict[str, Any]]]] = json.loads((root / META_FILE).read_text("utf-8"))
         entries = [(s, e) for s in ("train", "test") for part in content[s].values() for e in part]
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise DatasetError(root / META_FILE, [f"not in upstream's format ({error!r})"], MEND) from error

@@ -33,15 +33,11 @@ def read_mvtec_tree(root: Path) -> Reading:
     for folder in folders:
         category = ALIASES.get(folder.name, folder.name)
         if category in {s.category for s in found.samples}:
-            found.problems.append(
-                Problem(category, f"{folder}: there twice, under its official name and an alias")
-            )
+            found.problems.append(Problem(category, f"{folder}: there twice, under its official name and an alias"))
         for path in image_files(folder / "train" / GOOD):
             found.samples.append(Sample(path.relative_to(root).as_posix(), category, "train", GOOD, None))
         for kind in sorted(p for p in (folder / "test").glob("*") if p.is_dir()):
-            masks = {
-                p.stem.removesuffix("_mask"): p for p in image_files(folder / "ground_truth" / kind.name)
-            }
+            masks = {p.stem.removesuffix("_mask"): p for p in image_files(folder / "ground_truth" / kind.name)}
             for path in image_files(kind):
                 mask = masks.pop(path.stem, None)
                 if kind.name != GOOD and mask is None:
@@ -49,9 +45,7 @@ def read_mvtec_tree(root: Path) -> Reading:
                     found.problems.append(Problem(category, text))
                     continue
                 where = mask.relative_to(root).as_posix() if mask and kind.name != GOOD else None
-                found.samples.append(
-                    Sample(path.relative_to(root).as_posix(), category, "test", kind.name, where)
-                )
+                found.samples.append(Sample(path.relative_to(root).as_posix(), category, "test", kind.name, where))
             extra = (f"{mask}: mask without an image in {kind}" for mask in masks.values())
             found.problems.extend(Problem(category, text) for text in extra)
         for lost in (folder / "ground_truth").glob("*"):

@@ -35,9 +35,7 @@ def draw_references(
     """
     if not normals or (len(normals) < k and sampling == "without_replacement"):
         category = normals[0].category if normals else "this category"
-        raise ValueError(
-            f"{category} has {len(normals)} defect-free training images, {k} references were asked for"
-        )
+        raise ValueError(f"{category} has {len(normals)} defect-free training images, {k} references were asked for")
     if sampling == "with_replacement":
         pool = sorted(normals, key=lambda s: s.path)
         return [pool[_digest(seed, pool[0].category, f"draw {i}") % len(pool)] for i in range(k)]

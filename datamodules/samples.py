@@ -50,9 +50,7 @@ class Reading(NamedTuple):
 
     def sorted(self) -> "Reading":
         """Sort, as every reader must, so that nothing depends on the order of a file system's listing."""
-        return Reading(
-            sorted(self.samples, key=lambda s: (s.category, s.split, s.path)), sorted(self.problems)
-        )
+        return Reading(sorted(self.samples, key=lambda s: (s.category, s.split, s.path)), sorted(self.problems))
 
 
 Reader = Callable[[Path], Reading]
@@ -83,6 +81,4 @@ def image_files(folder: Path) -> list[Path]:
     """Return the image files directly in a folder, sorted by name; an absent folder has none."""
     if not folder.is_dir():
         return []
-    return sorted(
-        p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
-    )
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))

@@ -35,7 +35,10 @@ class SyntheticDataModule(FewShotDataModule):
 
     def prepare_data(self) -> None:
         """Write the dataset, unless it is already there."""
-        LAYOUTS[self.layout][0](self.root, **self._write)
+        try:
+            LAYOUTS[self.layout][0](self.root, **self._write, progress=self.progress)
+        except ValueError as error:
+            raise ConfigError(f"synthetic data: {error}") from error
 
     def read(self) -> Reading:
         """Read the written dataset by its layout."""

@@ -46,9 +46,7 @@ def read_visa_tree(root: Path) -> Reading:
         elif defective and row["split"] == "train":
             problem = "defective, but in the train split"
         if problem is not None:
-            found.problems.append(
-                Problem(row["object"], f"{row['image']}: {problem} ({SPLIT_FILE}, line {number})")
-            )
+            found.problems.append(Problem(row["object"], f"{row['image']}: {problem} ({SPLIT_FILE}, line {number})"))
         else:
             split: Literal["train", "test"] = "train" if row["split"] == "train" else "test"
             kind = "anomaly" if defective else GOOD

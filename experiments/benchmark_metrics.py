@@ -41,9 +41,7 @@ def peak_gigabytes() -> float:
 
 def main() -> None:
     """Run the benchmark and exit non-zero if a limit is broken."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--size", type=int, default=240, help="height and width of a map in pixels")
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
@@ -79,9 +77,7 @@ def main() -> None:
     if seconds > MAX_SECONDS:
         sys.exit(f"too slow: the metrics took {seconds:.1f} s, the limit is {MAX_SECONDS:.0f} s")
     if peak_gigabytes() > MAX_GIGABYTES:
-        sys.exit(
-            f"too large: the process held {peak_gigabytes():.2f} GB, the limit is {MAX_GIGABYTES:.0f} GB"
-        )
+        sys.exit(f"too large: the process held {peak_gigabytes():.2f} GB, the limit is {MAX_GIGABYTES:.0f} GB")
 
 
 if __name__ == "__main__":

@@ -34,15 +34,11 @@ def mvtec_root(tmp_path: Path) -> Path:
 def draw() -> Callable[..., Path]:
     """Writes a small image of random pixels, or one of a single value."""
 
-    def make(
-        path: Path, size: tuple[int, int] = (32, 32), value: int | None = None, mode: str = "RGB"
-    ) -> Path:
+    def make(path: Path, size: tuple[int, int] = (32, 32), value: int | None = None, mode: str = "RGB") -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
         seed = sum(path.as_posix().encode())
-        pixels = (
-            np.random.default_rng(seed).integers(0, 256, shape) if value is None else np.full(shape, value)
-        )
+        pixels = np.random.default_rng(seed).integers(0, 256, shape) if value is None else np.full(shape, value)
         Image.fromarray(pixels.astype(np.uint8)).save(path)
         return path
 

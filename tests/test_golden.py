@@ -36,10 +36,7 @@ def first_images(golden: Path, tmp_path: Path):
 
     def write(k: int) -> Path:
         names = {c: [f"{c}/train/good/{i:03d}.png" for i in range(k)] for c in ("plate", "tiles")}
-        listed = {
-            c: [{"path": p, "sha256": file_sha256(golden / "mvtec" / p)} for p in ps]
-            for c, ps in names.items()
-        }
+        listed = {c: [{"path": p, "sha256": file_sha256(golden / "mvtec" / p)} for p in ps] for c, ps in names.items()}
         path = tmp_path / "references.json"
         path.write_text(json.dumps({"schema": 1, "references": listed}))
         return path
@@ -49,9 +46,7 @@ def first_images(golden: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["nan_nam0_k1", "nan_nam1_k1", "nan_nam1_k2"])
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_scores_of_the_published_algorithm(
-    name: str, batch_size: int, golden: Path, first_images, stand_in: StandIn
-):
+def test_scores_of_the_published_algorithm(name: str, batch_size: int, golden: Path, first_images, stand_in: StandIn):
     nam, k = "nam1" in name, int(name[-1])
     data = MVTecDataModule(
         str(golden / "mvtec"),
@@ -80,9 +75,7 @@ def test_scores_of_the_published_algorithm(
         # and this random head is as little as 0.0019.
         low, high = torch.cat(test.maps["fdsl"]).flatten(1).amax(dim=1).aminmax()
         atol = max(ATOL, 2**-24 / float(high - low))
-        np.testing.assert_allclose(
-            result.image_scores["fdsl"], expected[f"{category}/image_score"], atol=atol, rtol=0
-        )
+        np.testing.assert_allclose(result.image_scores["fdsl"], expected[f"{category}/image_score"], atol=atol, rtol=0)
         np.testing.assert_array_equal(torch.cat(test.masks)[:, ::4, ::4], expected[f"{category}/mask"])
         np.testing.assert_array_equal(result.labels, expected[f"{category}/label"])
     assert set(seen) == {"plate", "tiles"}
@@ -115,9 +108,7 @@ def test_training_step_of_the_published_algorithm(nam: bool, golden: Path):
     torch.testing.assert_close(focal, step[f"{part}/focal"], atol=ATOL, rtol=0)
     torch.testing.assert_close(dice, step[f"{part}/dice"], atol=ATOL, rtol=0)
     torch.testing.assert_close(loss.double(), step[f"{part}/loss"], atol=ATOL, rtol=0)
-    after, _ = from_upstream(
-        {k.removeprefix(f"{part}/after/"): v for k, v in step.items() if f"{part}/after/" in k}
-    )
+    after, _ = from_upstream({k.removeprefix(f"{part}/after/"): v for k, v in step.items() if f"{part}/after/" in k})
     ours = head.state_dict()
     assert len(after) == 3 + nam
     for name, value in after.items():

@@ -33,7 +33,9 @@ def test_one_module_turns_configuration_into_objects():
     assert users == ["run.py"]
 
 
-@pytest.mark.parametrize("name", ["discrepancy", "reference", "score_learning", "losses", "scoring", "checkpoint", "windows"])
+@pytest.mark.parametrize(
+    "name", ["discrepancy", "reference", "score_learning", "losses", "scoring", "checkpoint", "windows"]
+)
 def test_the_algorithm_runs_without_lightning_or_hydra(name: str):
     assert not tops(ROOT / "src" / "fdsl" / f"{name}.py") & {"lightning", "hydra", "omegaconf"}
 

@@ -1,7 +1,7 @@
 """The official folder layouts of MVTec AD and VisA: which image goes where, and how masks are stored."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from rich.console import Console
+from rich.progress import track
 
 from datamodules.synthetic.catalogue import CATALOGUE
 from datamodules.synthetic.photograph import Photograph, Split, defect_kind, photograph
@@ -34,9 +36,9 @@ class Settings:
         return (photograph(category, split, i, self.seed, self.image_size) for i in range(count))
 
 
-def write_mvtec_tree(root: Path, settings: Settings) -> None:
+def write_mvtec_tree(root: Path, settings: Settings, progress: bool = False) -> None:
     """Write ``<category>/{train,test}/<kind>/000.png`` and ``.../ground_truth/<kind>/000_mask.png``."""
-    for category in settings.categories:
+    for category in _counted(settings, progress):
         folder = root / category
         for index, shot in enumerate(settings.photographs(category, "train")):
             _save(shot.image, folder / "train" / "good" / f"{index:03d}.png")
@@ -48,14 +50,14 @@ def write_mvtec_tree(root: Path, settings: Settings) -> None:
             _save(shot.mask.astype(np.uint8) * 255, folder / "ground_truth" / kind / f"{number:03d}_mask.png")
 
 
-def write_visa_tree(root: Path, settings: Settings) -> None:
+def write_visa_tree(root: Path, settings: Settings, progress: bool = False) -> None:
     """Write ``<category>/Data/{Images,Masks}`` and ``split_csv/1cls.csv``.
 
     As in VisA, the pixels of a mask hold the number of the kind of defect, from 1 on, and normal images for
     training and for testing lie in one folder: the table says which is which.
     """
     rows: list[tuple[str, str, str, str, str]] = []
-    for category in settings.categories:
+    for category in _counted(settings, progress):
         images, masks = f"{category}/Data/Images", f"{category}/Data/Masks"
         normal = chain(settings.photographs(category, "train"), settings.photographs(category, "good"))
         for index, shot in enumerate(normal):
@@ -73,6 +75,10 @@ def write_visa_tree(root: Path, settings: Settings) -> None:
     table.parent.mkdir(parents=True)
     with table.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([("object", "split", "label", "image", "mask"), *rows])
+
+
+def _counted(settings: Settings, progress: bool) -> Iterable[str]:
+    return track(settings.categories, "rendering products", console=Console(stderr=True), disable=not progress)
 
 
 def _save(pixels: NDArray[np.uint8], path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def write_mvtec(
     good: int = 8,
     defective: int = 16,
     seed: int = 0,
+    progress: bool = False,
 ) -> Path:
     """Write a synthetic dataset in MVTec AD's layout; do nothing where the same one is already written.
 
@@ -38,6 +40,7 @@ def write_mvtec(
         good: defect-free test images a category.
         defective: defective test images a category; the category's kinds of defects take turns.
         seed: an image depends on the seed, the size, its category, split and number, and nothing else.
+        progress: show a progress bar.
 
     Returns:
         The dataset's folder.
@@ -46,7 +49,7 @@ def write_mvtec(
         ValueError: for an unknown category or an impossible number, or if the folder holds anything else.
     """
     settings = _settings("mvtec", MVTEC_LIKE, categories, image_size, train, good, defective, seed)
-    return _write(Path(root), settings, write_mvtec_tree)
+    return _write(Path(root), settings, partial(write_mvtec_tree, progress=progress))
 
 
 def write_visa(
@@ -57,10 +60,11 @@ def write_visa(
     good: int = 8,
     defective: int = 16,
     seed: int = 0,
+    progress: bool = False,
 ) -> Path:
     """Write a synthetic dataset in VisA's layout, of :data:`VISA_LIKE`; otherwise as :func:`write_mvtec`."""
     settings = _settings("visa", VISA_LIKE, categories, image_size, train, good, defective, seed)
-    return _write(Path(root), settings, write_visa_tree)
+    return _write(Path(root), settings, partial(write_visa_tree, progress=progress))
 
 
 def _settings(layout: str, known: Sequence[str], categories: Sequence[str] | None, *numbers: int) -> Settings:

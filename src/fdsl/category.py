@@ -92,9 +92,7 @@ class CategoryTest:
         for method, parts in self._parts.items():
             s1, s2 = torch.tensor(_gathered(parts), dtype=torch.float64).unbind(dim=1)
             scores[method] = image_score(s1, s2, self.score_mode)
-            of_images = {
-                f"image_{name}": value for name, value in ranking_metrics(scores[method], labels).items()
-            }
+            of_images = {f"image_{name}": value for name, value in ranking_metrics(scores[method], labels).items()}
             metrics[method] = {**of_images, **self._pixels[method].compute()}
         return CategoryResult(metrics, paths, labels, scores, sum(hidden))
 

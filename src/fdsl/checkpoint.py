@@ -59,21 +59,15 @@ def load_head(path: Path, nam: bool | None = None) -> TrainedHead:
         HeadFileError: if the file is missing, in no known format, incomplete, or lacks NAM.
     """
     if not path.is_file():
-        raise HeadFileError(
-            f"{path}: no such head file; give ckpt=PATH of a .ckpt, .safetensors or upstream .pth file"
-        )
+        raise HeadFileError(f"{path}: no such head file; give ckpt=PATH of a .ckpt, .safetensors or upstream .pth file")
     try:
         state, trained = _read(path)
     except Exception as error:  # safetensors, pickle, zip and torch each raise their own kinds
         said = str(error).splitlines()[0] if str(error) else ""
-        raise HeadFileError(
-            f"{path}: not a head file that fdsl can read ({type(error).__name__}: {said})"
-        ) from error
+        raise HeadFileError(f"{path}: not a head file that fdsl can read ({type(error).__name__}: {said})") from error
     has_nam = any(name.startswith("nam.") for name in state)
     if nam and not has_nam:
-        raise HeadFileError(
-            f"{path}: trained without NAM; test it with nam=false, or train one with nam=true"
-        )
+        raise HeadFileError(f"{path}: trained without NAM; test it with nam=false, or train one with nam=true")
     if nam is False:
         state = {name: tensor for name, tensor in state.items() if not name.startswith("nam.")}
     layers = len({name.split(".")[1] for name in state if name.startswith("classifiers.")})
@@ -124,6 +118,4 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return state, {}
     trained: dict[str, Any] = content["hyper_parameters"]["trained"]
     prefix = "head."
-    return {
-        n.removeprefix(prefix): t for n, t in content["state_dict"].items() if n.startswith(prefix)
-    }, trained
+    return {n.removeprefix(prefix): t for n, t in content["state_dict"].items() if n.startswith(prefix)}, trained

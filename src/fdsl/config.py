@@ -107,19 +107,13 @@ class Config:
         if self.winmode == "nan":
             return
         check_windows(grid, self.win_size, self.win_stride)
-        raise ConfigError(
-            f"winmode={self.winmode}: local windows (LFE) are not in this version yet; use winmode=nan"
-        )
+        raise ConfigError(f"winmode={self.winmode}: local windows (LFE) are not in this version yet; use winmode=nan")
 
     def _check_files(self) -> None:
         if not self.train and self.ckpt is None:
-            raise ConfigError(
-                "train=false needs a trained head: ckpt=PATH of a .ckpt, .safetensors or upstream .pth"
-            )
+            raise ConfigError("train=false needs a trained head: ckpt=PATH of a .ckpt, .safetensors or upstream .pth")
         if self.train and self.ckpt is not None:
-            raise ConfigError(
-                "ckpt is a head to test, so add train=false; to go on training use training.resume=PATH"
-            )
+            raise ConfigError("ckpt is a head to test, so add train=false; to go on training use training.resume=PATH")
         named = {"ckpt": self.ckpt, "references": self.references, "training.resume": self.training.resume}
         for key, path in named.items():
             if path is not None and not Path(path).expanduser().is_file():

@@ -88,7 +88,7 @@ class FDSLModule(LightningModule):
         if category not in self._banks:
             if category not in self._images:
                 raise ValueError(f"no references of {category}: call attach_references first")
-            images = self._images.pop(category).to(self.device, self.dtype)
+            images = self._images.pop(category).to(next(self.head.parameters()))  # its device and dtype
             self._banks[category] = ReferenceBank.encode(self.backbone, images)
         return self._banks[category]
 
@@ -147,9 +147,7 @@ class FDSLModule(LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             maps = self.score(deviation)
             loss = score_loss([m.float() for m in maps.all()], batch["mask"])
-        self.log(
-            "train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch["image"])
-        )
+        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch["image"]))
         return loss
 
     def on_train_end(self) -> None:
@@ -159,9 +157,7 @@ class FDSLModule(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam on the head, as published."""
-        return torch.optim.Adam(
-            self.head.parameters(), lr=self.hparams["lr"], betas=tuple(self.hparams["betas"])
-        )
+        return torch.optim.Adam(self.head.parameters(), lr=self.hparams["lr"], betas=tuple(self.hparams["betas"]))
 
     def on_test_start(self) -> None:
         """Begin with no results."""
@@ -169,17 +165,15 @@ class FDSLModule(LightningModule):
         self._running = None
 
     def running_test(self, category: str) -> CategoryTest:
-        """Return the test of a category; where another one was running, that is finished first."""
-        if self._running is not None and self._running[0] == category:
-            return self._running[1]
-        self.finish_category()
-        self._running = category, CategoryTest(METHODS, self.hparams["map_size"], self.hparams["image_score"])
+        """Return the test of a category, a new one with its first batch."""
+        if self._running is None:
+            self._running = category, CategoryTest(METHODS, self.hparams["map_size"], self.hparams["image_score"])
         return self._running[1]
 
     def finish_category(self) -> None:
-        """Turn the running category, if any, into its result, and tell the listeners."""
+        """Turn the running category into its result, and tell the listeners."""
         if self._running is None:
-            return
+            raise RuntimeError("no category is being tested")
         category, test = self._running
         self._running = None
         self._banks.pop(category, None)
@@ -193,18 +187,19 @@ class FDSLModule(LightningModule):
         maps = self.layer_maps(batch["image"], batch["category"])
         test.update(maps, batch["path"], batch["label"], batch["mask"], batch["defect_visible"])
 
-    def on_test_epoch_end(self) -> None:
-        """Finish the last category."""
-        self.finish_category()
+    def on_test_batch_end(
+        self, outputs: Any, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Finish a category with its last batch, before anything of the next one is loaded."""
+        if batch_idx + 1 == self.trainer.num_test_batches[dataloader_idx]:
+            self.finish_category()
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return the head alone: the backbone is frozen and has its own file."""
         state: dict[str, Any] = super().state_dict(*args, **kwargs)
         return {name: value for name, value in state.items() if not name.startswith("backbone.")}
 
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load the head; a missing or unknown entry is an error."""
         prefix = "head."
         foreign = [name for name in state_dict if not name.startswith(prefix)]

@@ -52,7 +52,9 @@ def write_overlays(
         for number, i in enumerate(indices, start=1):
             path = Path(test.paths[i])
             name = f"{kind}_{number}_{path.parent.name}_{path.stem}.png"
-            title = f"{category}: {test.paths[i]}\n{'defective' if labels[i] else 'normal'}, score {scores[i]:.3f} ({kind})"
+            title = (
+                f"{category}: {test.paths[i]}\n{'defective' if labels[i] else 'normal'}, score {scores[i]:.3f} ({kind})"
+            )
             figure = panels(load(test.paths[i]), masks[i], maps[i], (float(low), float(high)), title)
             figure.savefig(target / name, dpi=100)
 
@@ -78,9 +80,7 @@ def panels(
         axis.set_title(name, fontsize=9)
         axis.set_axis_off()
     if mask.any():
-        axes[1].contour(
-            mask.numpy(), levels=[0.5], colors="red", linewidths=1.2, extent=extent, origin="upper"
-        )
+        axes[1].contour(mask.numpy(), levels=[0.5], colors="red", linewidths=1.2, extent=extent, origin="upper")
     drawn = axes[2].imshow(
         anomaly_map.numpy(),
         cmap="turbo",

@@ -36,11 +36,7 @@ def code_version() -> dict[str, Any]:
 
 def environment() -> dict[str, Any]:
     """Return the versions of what computes, and on what it runs."""
-    device = (
-        torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else platform.processor() or platform.machine()
-    )
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     return {
         "python": platform.python_version(),
         "device": device,

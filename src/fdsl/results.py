@@ -45,8 +45,7 @@ def document(results: Mapping[str, CategoryResult], facts: Mapping[str, Any]) ->
         "metrics": tables["fdsl"],
         "baseline": {"fd": tables["fd"]},
         "images": {
-            c: {"normal": int((r.labels == 0).sum()), "defective": int(r.labels.sum())}
-            for c, r in results.items()
+            c: {"normal": int((r.labels == 0).sum()), "defective": int(r.labels.sum())} for c, r in results.items()
         },
         "warnings": [text for c, r in results.items() for text in remarks(c, r)],
         **facts,
@@ -58,9 +57,7 @@ def remarks(category: str, result: CategoryResult) -> list[str]:
     made: list[str] = []
     defective = int(result.labels.sum())
     if defective in (0, len(result.labels)):
-        made.append(
-            f"{category}: only {'defective' if defective else 'normal'} images, so its metrics are undefined"
-        )
+        made.append(f"{category}: only {'defective' if defective else 'normal'} images, so its metrics are undefined")
     if result.hidden_defects:
         made.append(
             f"{category}: {result.hidden_defects} of {defective} defective images show no defect inside the centre "
@@ -82,9 +79,7 @@ def write_csv(path: Path, results: Mapping[str, CategoryResult]) -> None:
         rows = csv.writer(file)
         rows.writerow(["method", "category", *METRICS])
         for method, classes in by_method(results).items():
-            rows.writerows(
-                [method, c, *(f"{metrics[n]:.6f}" for n in METRICS)] for c, metrics in classes.items()
-            )
+            rows.writerows([method, c, *(f"{metrics[n]:.6f}" for n in METRICS)] for c, metrics in classes.items())
 
 
 def write_scores(path: Path, results: Mapping[str, CategoryResult]) -> None:

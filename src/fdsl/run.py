@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
@@ -25,7 +26,7 @@ from fdsl.backbones import Backbone, check_blocks, check_image_size
 from fdsl.category import CategoryResult, CategoryTest
 from fdsl.checkpoint import HeadFileError, load_head, save_head
 from fdsl.config import Config
-from fdsl.errors import ConfigError
+from fdsl.errors import ConfigError, FDSLError
 from fdsl.module import FDSLModule
 from fdsl.overlay import write_overlays
 from fdsl.results import document, remarks, table, write_csv, write_json, write_scores
@@ -60,7 +61,7 @@ def run(config: Config) -> dict[str, Any]:
         if aux is not None:
             check_disjoint(target.categories, aux.categories, "aux.categories")
         write_json(folder / MANIFEST_FILE, target.reference_manifest)
-        backbone: Backbone = instantiate(config.backbone.model)
+        backbone: Backbone = built(config.backbone.model)
         seed_everything(config.training.seed, workers=True, verbose=False)
         module = make_module(config, backbone, aux, target)
     trainer = make_trainer(config, folder)
@@ -107,9 +108,17 @@ def check_disjoint(tested: tuple[str, ...], trained: tuple[str, ...] | list[str]
         )
 
 
+def built(node: dict[str, Any], **more: Any) -> Any:
+    """Make what a configuration node names; what its constructor refuses is raised as it was said."""
+    try:
+        return instantiate(node, **more)
+    except InstantiationException as error:
+        raise error.__cause__ if isinstance(error.__cause__, FDSLError) else error from None
+
+
 def prepared(node: dict[str, Any]) -> Any:
     """Make a datamodule and let it read its folder."""
-    made = instantiate(node)
+    made = built(node)
     made.prepare_data()
     made.setup()
     return made
@@ -159,9 +168,7 @@ def make_module(config: Config, backbone: Backbone, aux: Any, target: Any) -> FD
 def check_head(trained: dict[str, Any], backbone: Backbone, config: Config, tested: tuple[str, ...]) -> None:
     """Refuse a head that was trained with other features, or on the tested categories."""
     if not trained:
-        log.warning(
-            "%s does not say what it was trained with: backbone and categories are not checked", config.ckpt
-        )
+        log.warning("%s does not say what it was trained with: backbone and categories are not checked", config.ckpt)
         return
     now = {"weights_sha256": backbone.weights.sha256, "blocks": list(backbone.blocks)}
     for key, value in now.items():
@@ -202,14 +209,12 @@ def make_trainer(config: Config, folder: Path) -> Trainer:
     callbacks: list[Callback] = [TQDMProgressBar()] if config.progress else []
     if config.train:
         # Every epoch's state replaces the one before; the published procedure tests the last.
-        callbacks.append(
-            ModelCheckpoint(folder / "checkpoints", filename="last", enable_version_counter=False)
-        )
+        callbacks.append(ModelCheckpoint(folder / "checkpoints", filename="last", enable_version_counter=False))
     # Lightning 2.6 asks torch's pytree for a type that newer releases deprecate; nothing a user could mend.
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
-    trainer: Trainer = instantiate(
+    trainer: Trainer = built(
         config.trainer,
-        logger=instantiate(config.logger) if config.logger else False,
+        logger=built(config.logger) if config.logger else False,
         callbacks=callbacks,
         default_root_dir=str(folder),
         enable_checkpointing=config.train,
@@ -217,9 +222,7 @@ def make_trainer(config: Config, folder: Path) -> Trainer:
     return trainer
 
 
-def finish(
-    config: Config, results: dict[str, CategoryResult], folder: Path, facts: dict[str, Any]
-) -> dict[str, Any]:
+def finish(config: Config, results: dict[str, CategoryResult], folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
     """Write the results and print the table."""
     if not results:
         raise ConfigError("no image was tested: raise trainer.limit_test_batches or data.limit")
@@ -229,13 +232,9 @@ def finish(
     write_json(folder / RESULTS_FILE, content)
     (folder / PARTIAL_FILE).unlink(missing_ok=True)
     console = Console()
-    console = (
-        console if console.is_terminal else Console(width=110)
-    )  # a log file is as wide as the table needs
+    console = console if console.is_terminal else Console(width=110)  # a log file is as wide as the table needs
     console.print(
-        table(
-            results, f"{config.kshots}-shot, seed {config.seed}, winmode {config.winmode}, NAM {config.nam}"
-        )
+        table(results, f"{config.kshots}-shot, seed {config.seed}, winmode {config.winmode}, NAM {config.nam}")
     )
     console.print(f"results   {folder / RESULTS_FILE}", soft_wrap=True)
     if config.overlays:

@@ -4,6 +4,7 @@ The trainable part of FDSL, and all of it: one classifier a layer and NAM, which
 deviations only, never the product's appearance, which is why a head trained on some products can read others.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -41,7 +42,7 @@ class TokenClassifier(nn.Module):
         super().__init__()
         sizes = (width, 512, 128, 32)
         stages: list[nn.Module] = [nn.BatchNorm1d(width)]
-        for inner, outer in zip(sizes, sizes[1:], strict=False):
+        for inner, outer in pairwise(sizes):
             stages += [nn.Linear(inner, outer, bias=False), nn.BatchNorm1d(outer), nn.ReLU()]
         self.stages = nn.Sequential(*stages, nn.Linear(sizes[-1], 2))
 

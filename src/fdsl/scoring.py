@@ -30,9 +30,7 @@ def anomaly_map(layer_maps: Tensor, size: int) -> Tensor:
     In this order as published: a mean on the grid is equal but for rounding, which min-max normalisation can amplify
     to 3e-5 of an image score.
     """
-    upsampled = F.interpolate(
-        layer_maps, size=(size, size), mode="bilinear", align_corners=True
-    )  # L B size size
+    upsampled = F.interpolate(layer_maps, size=(size, size), mode="bilinear", align_corners=True)  # L B size size
     return upsampled.mean(dim=0)
 
 

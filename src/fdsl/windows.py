@@ -18,12 +18,8 @@ def check_windows(grid: int, size: int, stride: int) -> None:
         return
     if size > grid:
         raise ConfigError(f"win_size={size}: larger than the {grid} x {grid} patch grid; use at most {grid}")
-    strides = sorted(
-        (s for s in range(1, size + 1) if covers(grid, size, s)), key=lambda s: (abs(s - stride), s)
-    )
-    sizes = sorted(
-        (w for w in range(1, grid + 1) if covers(grid, w, stride)), key=lambda w: (abs(w - size), w)
-    )
+    strides = sorted((s for s in range(1, size + 1) if covers(grid, size, s)), key=lambda s: (abs(s - stride), s))
+    sizes = sorted((w for w in range(1, grid + 1) if covers(grid, w, stride)), key=lambda w: (abs(w - size), w))
     raise ConfigError(
         f"win_stride={stride} with win_size={size} leaves cells of the {grid} x {grid} patch grid uncovered: use "
         f"win_stride={' or '.join(map(str, strides[:2]))}, or win_size={' or '.join(map(str, sizes[:2]))}"

@@ -40,9 +40,7 @@ def test_mask_and_image_share_their_geometry(height: int, width: int, seed: int)
         as_mask = fit_mask(mask, 56, fit)
         assert as_mask.dtype == np.uint8
         assert set(np.unique(as_mask)) <= {0, 1}
-        assert (
-            as_image != as_mask
-        ).mean() < 0.03  # bicubic and bilinear differ by less than a pixel of outline
+        assert (as_image != as_mask).mean() < 0.03  # bicubic and bilinear differ by less than a pixel of outline
 
 
 def test_a_mask_is_not_inflated_by_resizing():
@@ -65,9 +63,7 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path: Path):
     assert np.abs(read.astype(int) - np.arange(256)).max() <= 1
 
 
-@pytest.mark.parametrize(
-    ("values", "defective"), [([0, 255], 1), ([0, 1], 1), ([0, 3], 1), ([2, 250], 1), ([0, 0], 0)]
-)
+@pytest.mark.parametrize(("values", "defective"), [([0, 255], 1), ([0, 1], 1), ([0, 3], 1), ([2, 250], 1), ([0, 0], 0)])
 def test_masks_of_every_convention(tmp_path: Path, values: list[int], defective: int):
     pixels = np.full((10, 10), values[0], np.uint8)
     pixels[2:5, 2:5] = values[1]

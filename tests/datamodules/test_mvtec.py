@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 from PIL import Image
@@ -21,7 +20,7 @@ def test_reads_the_official_tree(mvtec_root: Path):
 
 
 def test_upstreams_texture_names_are_aliases(mvtec_root: Path):
-    os.rename(mvtec_root / "tiles", mvtec_root / "tile_textture")
+    (mvtec_root / "tiles").rename(mvtec_root / "tile_textture")
     samples, problems = read_mvtec(mvtec_root)
     assert problems == []
     assert {s.category for s in samples} == {"plate", "tile"}
@@ -30,7 +29,7 @@ def test_upstreams_texture_names_are_aliases(mvtec_root: Path):
 
 def test_every_mismatch_of_masks_is_reported_at_once(mvtec_root: Path):
     truth = mvtec_root / "plate" / "ground_truth" / "scratch"
-    os.rename(truth / "001_mask.png", truth / "009_mask.png")
+    (truth / "001_mask.png").rename(truth / "009_mask.png")
     (mvtec_root / "tiles" / "ground_truth" / "scratch" / "000_mask.png").unlink()
     _, problems = read_mvtec(mvtec_root)
     texts = [p.text for p in problems]

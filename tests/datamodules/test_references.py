@@ -13,9 +13,7 @@ PUBLISHED = ["013", "018", "017", "005"]
 
 
 def normals(count: int, category: str = "bottle") -> list[Sample]:
-    return [
-        Sample(f"{category}/train/good/{i:03d}.png", category, "train", "good", None) for i in range(count)
-    ]
+    return [Sample(f"{category}/train/good/{i:03d}.png", category, "train", "good", None) for i in range(count)]
 
 
 @given(st.integers(1, 30), st.integers(0, 10**6), st.randoms())
@@ -32,9 +30,7 @@ def test_draws_are_distinct_nested_and_independent_of_order(count: int, seed: in
 def test_seeds_and_categories_draw_differently():
     drawn = {tuple(s.path for s in draw_references(normals(50), 4, seed)) for seed in range(20)}
     assert len(drawn) > 15
-    numbers = {
-        tuple(s.path[-7:] for s in draw_references(normals(50, c), 4, 0)) for c in ("a", "b", "c", "d")
-    }
+    numbers = {tuple(s.path[-7:] for s in draw_references(normals(50, c), 4, 0)) for c in ("a", "b", "c", "d")}
     assert len(numbers) == 4
 
 
@@ -51,8 +47,7 @@ def test_the_published_draw_does_not_change():
     drawn = draw_references(normals(20), 4, seed=0)
     assert [s.path[-7:-4] for s in drawn] == PUBLISHED
     renamed = [
-        Sample(s.path.replace("bottle/", "bottle_textture/"), "bottle", "train", "good", None)
-        for s in normals(20)
+        Sample(s.path.replace("bottle/", "bottle_textture/"), "bottle", "train", "good", None) for s in normals(20)
     ]
     assert [s.path[-7:-4] for s in draw_references(renamed, 4, seed=0)] == PUBLISHED
 
@@ -84,10 +79,7 @@ def test_a_manifest_reads_back_and_is_verified(mvtec_root: Path, tmp_path: Path)
     published = data(mvtec_root, kshots=2, seed=5).reference_manifest
     path = tmp_path / "references.json"
     path.write_text(json.dumps(published))
-    assert (
-        data(mvtec_root, kshots=2, references=str(path)).reference_manifest["references"]
-        == published["references"]
-    )
+    assert data(mvtec_root, kshots=2, references=str(path)).reference_manifest["references"] == published["references"]
 
     with pytest.raises(DatasetError, match="lists 2 references, kshots is 1"):
         data(mvtec_root, kshots=1, references=str(path))

@@ -21,7 +21,11 @@ def test_a_classifier_is_the_published_stack():
     kinds = [type(m) for m in TokenClassifier(20).stages]
     hidden = [nn.Linear, nn.BatchNorm1d, nn.ReLU]
     assert kinds == [nn.BatchNorm1d, *hidden * 3, nn.Linear]
-    shapes = [(m.in_features, m.out_features, m.bias is not None) for m in TokenClassifier(20).stages if isinstance(m, nn.Linear)]
+    shapes = [
+        (m.in_features, m.out_features, m.bias is not None)
+        for m in TokenClassifier(20).stages
+        if isinstance(m, nn.Linear)
+    ]
     assert shapes == [(20, 512, False), (512, 128, False), (128, 32, False), (32, 2, True)]
 
 

@@ -24,9 +24,7 @@ def check_blocks(blocks: Sequence[int], depth: int) -> tuple[int, ...]:
         raise ConfigError("backbone blocks: name at least one block to tap")
     for block in blocks:
         if not 1 <= block <= depth:
-            raise ConfigError(
-                f"backbone blocks {list(blocks)}: there is no block {block}, they are 1 to {depth}"
-            )
+            raise ConfigError(f"backbone blocks {list(blocks)}: there is no block {block}, they are 1 to {depth}")
     for earlier, later in pairwise(blocks):
         if later <= earlier:
             raise ConfigError(
@@ -64,6 +62,5 @@ def check_options(backbone: type, options: Iterable[str]) -> None:
     known = inspect.signature(backbone).parameters
     if unknown := [option for option in options if option not in known]:
         raise ConfigError(
-            f"backbone.model: {backbone.__name__} has no option {', '.join(unknown)}; "
-            f"it has {', '.join(known)}"
+            f"backbone.model: {backbone.__name__} has no option {', '.join(unknown)}; it has {', '.join(known)}"
         )

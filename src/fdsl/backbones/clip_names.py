@@ -21,9 +21,7 @@ def model_config(name: str) -> dict[str, Any]:
     # A name with a scheme ("hf-hub:...") would be looked up on the network.
     config: dict[str, Any] | None = None if ":" in name else open_clip.get_model_config(name)
     if config is None:
-        raise ConfigError(
-            f"backbone.model.name: open_clip has no architecture {name}; see open_clip.list_models()"
-        )
+        raise ConfigError(f"backbone.model.name: open_clip has no architecture {name}; see open_clip.list_models()")
     vision = open_clip.CLIPVisionCfg(**config["vision_cfg"])
     if vision.timm_model_name or not isinstance(vision.layers, int):
         kind = vision.timm_model_name or "a ResNet"
@@ -44,9 +42,7 @@ def check_activation(name: str, pretrained: str | None, *, from_file: bool) -> N
     """
     if pretrained is None:
         if not from_file:
-            raise ConfigError(
-                "backbone.model: give pretrained (a tag of open_clip), weights (a file), or both"
-            )
+            raise ConfigError("backbone.model: give pretrained (a tag of open_clip), weights (a file), or both")
         return
     base = name.removesuffix(QUICK_GELU)
     tags = {tag for known in (base, name) for tag in open_clip.list_pretrained_tags_by_model(known)}

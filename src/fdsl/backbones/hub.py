@@ -41,9 +41,7 @@ def from_hub(model: str, repository: str, filenames: Sequence[str], cache_dir: s
             log.info("downloading %s of %s", filename, repository)
             return Path(hf_hub_download(repository, filename, cache_dir=cache_dir))
         except Exception as error:  # every kind of network failure ends in the same advice
-            reasons.append(
-                f"{filename}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            )
+            reasons.append(f"{filename}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
     raise _not_found(model, f"{' or '.join(filenames)} of the Hugging Face repository {repository}", reasons)
 
 

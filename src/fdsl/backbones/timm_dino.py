@@ -119,9 +119,7 @@ def _describe(name: str) -> BackboneSpec:
 def _hub_repository(name: str) -> str:
     config = timm.get_pretrained_cfg(name)
     if not config or not config.hf_hub_id:
-        raise ConfigError(
-            f"backbone.model.name: timm names no weights for {name}; set backbone.model.weights"
-        )
+        raise ConfigError(f"backbone.model.name: timm names no weights for {name}; set backbone.model.weights")
     return str(config.hf_hub_id)
 
 

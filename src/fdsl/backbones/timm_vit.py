@@ -57,9 +57,7 @@ class TimmViT(Backbone):
             intermediates_only=averaged is not None,
         )
         assert isinstance(output, dict)  # for the type checker
-        outputs: dict[int, Tensor] = dict(
-            zip(needed, output["image_intermediates"], strict=True)
-        )  # B N C each
+        outputs: dict[int, Tensor] = dict(zip(needed, output["image_intermediates"], strict=True))  # B N C each
         pooled = output["image_features"][:, 0] if averaged is None else outputs[averaged].mean(dim=1)  # B C
         return [outputs[block] for block in self.blocks], pooled
 
@@ -77,6 +75,4 @@ def check_image_feature(image_feature: str, block: int | None, depth: int) -> No
             raise ConfigError("backbone image_feature 'mean' needs image_feature_block, the block to average")
         check_blocks([block], depth)
     elif block is not None:
-        raise ConfigError(
-            f"backbone image_feature_block={block} is for image_feature 'mean', not {image_feature!r}"
-        )
+        raise ConfigError(f"backbone image_feature_block={block} is for image_feature 'mean', not {image_feature!r}")

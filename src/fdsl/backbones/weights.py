@@ -124,9 +124,7 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     if unlike:
         raise WeightsError(f"{source} fits another {type(module).__name__}: {_some(unlike)}")
     if extra := state.keys() - own.keys():
-        log.warning(
-            "%s: %d weights have no place in the model and are left out: %s", source, len(extra), _some(extra)
-        )
+        log.warning("%s: %d weights have no place in the model and are left out: %s", source, len(extra), _some(extra))
     module.load_state_dict({name: state[name] for name in own}, assign=True)
 
 

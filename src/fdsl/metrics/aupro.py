@@ -43,15 +43,11 @@ def aupro(maps: Tensor, masks: Tensor, fpr_limit: float = 0.3, connectivity: int
             a mask value is neither 0 nor 1, or an option is out of range.
     """
     if maps.ndim != 3:
-        raise ValueError(
-            f"maps must have shape (n, H, W), got {tuple(maps.shape)}; use `maps[None]` for one image"
-        )
+        raise ValueError(f"maps must have shape (n, H, W), got {tuple(maps.shape)}; use `maps[None]` for one image")
     return aupro_from_counts(ranked_counts(maps, masks), masks, fpr_limit, connectivity)
 
 
-def aupro_from_counts(
-    counts: RankedCounts, masks: Tensor, fpr_limit: float = 0.3, connectivity: int = 8
-) -> float:
+def aupro_from_counts(counts: RankedCounts, masks: Tensor, fpr_limit: float = 0.3, connectivity: int = 8) -> float:
     """:func:`aupro` of maps that are already sorted, so that it can share the sort with the pixel metrics.
 
     Args:

@@ -69,9 +69,7 @@ def clip(clip_file: Path) -> OpenCLIPBackbone:
 
 
 @pytest.fixture(params=["clip", "dino", "random"])
-def backbone(
-    request: pytest.FixtureRequest, clip: OpenCLIPBackbone, dino_file: Callable[[str], Path]
-) -> Backbone:
+def backbone(request: pytest.FixtureRequest, clip: OpenCLIPBackbone, dino_file: Callable[[str], Path]) -> Backbone:
     """Every kind of backbone, to hold to the one contract."""
     if request.param == "clip":
         return clip

@@ -7,11 +7,7 @@ from fdsl.backbones import Backbone, OpenCLIPBackbone
 
 
 def block_list(backbone: Backbone) -> nn.Module:
-    return (
-        backbone.visual.transformer.resblocks
-        if isinstance(backbone, OpenCLIPBackbone)
-        else backbone.vit.blocks
-    )
+    return backbone.visual.transformer.resblocks if isinstance(backbone, OpenCLIPBackbone) else backbone.vit.blocks
 
 
 @pytest.mark.parametrize("size", [56, 182])
@@ -22,9 +18,7 @@ def test_tokens_are_the_normalised_block_outputs_without_prefix(backbone, images
     assert tokens.shape == (len(backbone.blocks), 2, patches, backbone.spec.width)
     assert feature.shape == (2, backbone.spec.feature_width)
     for layer, block in zip(tokens, backbone.blocks, strict=True):
-        torch.testing.assert_close(
-            layer, F.normalize(outputs[block - 1][:, -patches:], dim=-1), atol=1e-6, rtol=0
-        )
+        torch.testing.assert_close(layer, F.normalize(outputs[block - 1][:, -patches:], dim=-1), atol=1e-6, rtol=0)
 
 
 def test_everything_has_unit_length(backbone, images):
@@ -37,9 +31,7 @@ def test_a_batch_equals_its_images_one_by_one(backbone, images):
     batch = images(182, batch=3)
     together = backbone(batch)
     alone = [backbone(image[None]) for image in batch]
-    torch.testing.assert_close(
-        together.tokens, torch.cat([e.tokens for e in alone], dim=1), atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(together.tokens, torch.cat([e.tokens for e in alone], dim=1), atol=1e-5, rtol=0)
     torch.testing.assert_close(together.image_feature, torch.cat([e[1] for e in alone]), atol=1e-5, rtol=0)
 
 

@@ -40,9 +40,7 @@ def test_openai_weights_need_quick_gelu_under_any_name():
 
 @pytest.mark.parametrize("from_file", [False, True])
 def test_an_unknown_tag_is_refused(from_file):
-    with pytest.raises(
-        ConfigError, match=r"no weights nonesuch for ViT-B-16; it knows .*openai.*pretrained=null"
-    ):
+    with pytest.raises(ConfigError, match=r"no weights nonesuch for ViT-B-16; it knows .*openai.*pretrained=null"):
         check_activation("ViT-B-16", "nonesuch", from_file=from_file)
 
 

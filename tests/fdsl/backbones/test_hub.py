@@ -21,9 +21,7 @@ def unreachable(monkeypatch):
 
 
 def test_the_cache_is_asked_first(monkeypatch):
-    monkeypatch.setattr(
-        hub, "try_to_load_from_cache", lambda repo, name, cache_dir: "/c/b" if name == "b" else None
-    )
+    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda repo, name, cache_dir: "/c/b" if name == "b" else None)
     monkeypatch.setattr(hub, "get_hf_file_metadata", None)
     assert hub.from_hub("model", "some/repository", ["a", "b"]) == Path("/c/b")
 
@@ -61,8 +59,6 @@ def test_an_unreachable_address_says_the_same_and_leaves_the_timeout(monkeypatch
 
     monkeypatch.setattr(open_clip, "download_pretrained_from_url", fail)
     before = socket.getdefaulttimeout()
-    with pytest.raises(
-        WeightsNotFoundError, match=r"Bring https://x/y\.pt and set backbone\.model\.weights="
-    ):
+    with pytest.raises(WeightsNotFoundError, match=r"Bring https://x/y\.pt and set backbone\.model\.weights="):
         hub.from_url("model", "https://x/y.pt")
     assert socket.getdefaulttimeout() == before

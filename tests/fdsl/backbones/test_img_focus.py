@@ -20,9 +20,7 @@ def array(seed, *shape):
 def write(path, drop=(), extra=()):
     """Write one linear layer and one attention projection triple, exported as the real file's are."""
     layer = "backbone.encoder.layer.0"
-    linears = {f"attention.attention.{part}": i for i, part in enumerate(("key", "value", "query"))} | {
-        "mlp.fc1": 9
-    }
+    linears = {f"attention.attention.{part}": i for i, part in enumerate(("key", "value", "query"))} | {"mlp.fc1": 9}
     nodes, constants = (
         [],
         {
@@ -38,18 +36,12 @@ def write(path, drop=(), extra=()):
         constants[f"onnx::MatMul_{seed}"] = array(seed, WIDTH, 2 * WIDTH)
         constants[f"{layer}.{name}.bias"] = array(seed + 20, 2 * WIDTH)
         nodes.append(onnx.helper.make_node("MatMul", ["x", f"onnx::MatMul_{seed}"], [f"product_{seed}"]))
-        nodes.append(
-            onnx.helper.make_node("Add", [f"{layer}.{name}.bias", f"product_{seed}"], [f"sum_{seed}"])
-        )
+        nodes.append(onnx.helper.make_node("Add", [f"{layer}.{name}.bias", f"product_{seed}"], [f"sum_{seed}"]))
     nodes.append(onnx.helper.make_node("MatMul", ["x", "onnx::MatMul_stray"], ["stray"]))
-    nodes.append(
-        onnx.helper.make_node("Concat", ["backbone.embeddings.cls_token", "x"], ["with_cls"], axis=1)
-    )
+    nodes.append(onnx.helper.make_node("Concat", ["backbone.embeddings.cls_token", "x"], ["with_cls"], axis=1))
     nodes.append(onnx.helper.make_node("Concat", ["onnx::Concat_1", "x"], ["position"], axis=1))
     nodes.append(onnx.helper.make_node("Reshape", ["onnx::Reshape_2", "x"], ["grid"]))
-    tensors = [
-        onnx.numpy_helper.from_array(value, name) for name, value in constants.items() if name not in drop
-    ]
+    tensors = [onnx.numpy_helper.from_array(value, name) for name, value in constants.items() if name not in drop]
     onnx.save(onnx.helper.make_model(onnx.helper.make_graph(nodes, "vit", [], [], tensors)), path)
     return path
 

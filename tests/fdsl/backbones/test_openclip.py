@@ -78,9 +78,7 @@ def test_a_missing_weight_is_an_error(clip_file, tmp_path):
     state = load_file(clip_file)
     del state["visual.transformer.resblocks.2.ln_1.weight"]
     save_file(state, tmp_path / "bad.safetensors")
-    with pytest.raises(
-        WeightsError, match=r"bad.safetensors lacks 1 of .*: transformer.resblocks.2.ln_1.weight"
-    ):
+    with pytest.raises(WeightsError, match=r"bad.safetensors lacks 1 of .*: transformer.resblocks.2.ln_1.weight"):
         build(tmp_path / "bad.safetensors")
 
 

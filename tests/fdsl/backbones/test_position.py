@@ -31,9 +31,7 @@ def test_its_own_grid_is_left_alone(position):
 def test_every_grid_is_resized_once_and_from_the_original(position, monkeypatch):
     inputs = []
     original = F.interpolate
-    monkeypatch.setattr(
-        F, "interpolate", lambda x, *a, **k: inputs.append(x.shape[-1]) or original(x, *a, **k)
-    )
+    monkeypatch.setattr(F, "interpolate", lambda x, *a, **k: inputs.append(x.shape[-1]) or original(x, *a, **k))
     shapes = [tuple(position(grid).shape) for grid in (37, 13, 37, 13, 24)]
     assert inputs == [24, 24]
     assert shapes == [(1370, 8), (170, 8), (1370, 8), (170, 8), (577, 8)]

@@ -83,9 +83,7 @@ def test_agrees_with_onnx_runtime_on_the_packages_own_file(cache, images):
     outputs = [f"/backbone/encoder/layer.{block - 1}/Add_1_output_0" for block in blocks]
     model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in outputs)
     session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    batch = torch.nn.functional.interpolate(
-        images(37), (518, 518), mode="bicubic"
-    )  # smooth, like a photograph
+    batch = torch.nn.functional.interpolate(images(37), (518, 518), mode="bicubic")  # smooth, like a photograph
     tokens = PyPIViTSmall(blocks=blocks, cache_dir=str(cache))(batch).tokens
     for layer, raw in zip(tokens, session.run(outputs, {"input_image": batch.numpy()}), strict=True):
         expected = raw[:, 1:] / np.linalg.norm(raw[:, 1:], axis=-1, keepdims=True)

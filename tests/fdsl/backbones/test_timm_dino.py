@@ -66,9 +66,7 @@ def test_reads_the_original_layout(dino, tmp_path, images):
         original["pos_embed"] = torch.cat([position, original["pos_embed"]], dim=1)
     torch.save(original, tmp_path / "original.pth")
     tokens = TimmBackbone(name, str(tmp_path / "original.pth"), (1, 4))(images(56)).tokens
-    torch.testing.assert_close(
-        tokens, TimmBackbone(name, str(path), (1, 4))(images(56)).tokens, atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(tokens, TimmBackbone(name, str(path), (1, 4))(images(56)).tokens, atol=1e-5, rtol=0)
 
 
 def test_the_files_own_grid_counts(dino, tmp_path):
@@ -89,9 +87,7 @@ def test_weights_that_do_not_fit_are_errors(dino, tmp_path):
     with pytest.raises(WeightsError, match=r"bad.safetensors lacks 1 of .*blocks\.3\.ls1\.gamma"):
         TimmBackbone(name, str(bad), blocks=(4,))
     save_file(state | {"blocks.3.ls1.gamma": gamma[:-1].contiguous()}, bad)
-    with pytest.raises(
-        WeightsError, match=r"fits another VisionTransformer: .*gamma is \(47,\), not \(48,\)"
-    ):
+    with pytest.raises(WeightsError, match=r"fits another VisionTransformer: .*gamma is \(47,\), not \(48,\)"):
         TimmBackbone(name, str(bad), blocks=(4,))
 
 

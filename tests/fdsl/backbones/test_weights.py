@@ -97,7 +97,5 @@ def test_a_wrong_shape_is_named():
 
 def test_extra_keys_are_logged(caplog):
     with caplog.at_level(logging.WARNING):
-        load_strict(
-            nn.Linear(1, 1), {"weight": torch.ones(1, 1), "bias": torch.zeros(1), "x": torch.ones(1)}, "here"
-        )
+        load_strict(nn.Linear(1, 1), {"weight": torch.ones(1, 1), "bias": torch.zeros(1), "x": torch.ones(1)}, "here")
     assert "here: 1 weights have no place" in caplog.text

@@ -12,12 +12,8 @@ from fdsl.metrics import auroc, average_precision, f1_max, ranked_counts, rankin
 # Few distinct values make heavy ties, many make almost none.
 EXAMPLES = st.integers(2, 40).flatmap(
     lambda n: st.tuples(
-        st.lists(
-            st.integers(0, 4).map(lambda k: k / 4) | st.floats(-1e6, 1e6, width=32), min_size=n, max_size=n
-        ),
-        st.lists(st.integers(0, 1), min_size=n, max_size=n).filter(
-            lambda labels: 0 < sum(labels) < len(labels)
-        ),
+        st.lists(st.integers(0, 4).map(lambda k: k / 4) | st.floats(-1e6, 1e6, width=32), min_size=n, max_size=n),
+        st.lists(st.integers(0, 1), min_size=n, max_size=n).filter(lambda labels: 0 < sum(labels) < len(labels)),
     )
 )
 

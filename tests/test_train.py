@@ -1,0 +1,230 @@
+"""train.py as a user runs it: the command line, what a run leaves behind, and what it refuses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from fdsl.config import register, typed
+from fdsl.errors import FDSLError
+from fdsl.results import METRICS
+from fdsl.run import run
+
+ROOT = Path(__file__).parent.parent
+TINY = ["backbone=tiny", "progress=false", "data.num_workers=0", "aux.num_workers=0", "training.references=2"]
+
+
+@pytest.fixture
+def roots(mvtec_root: Path, visa_root: Path) -> list[str]:
+    return [f"data.root={mvtec_root}", f"aux.root={visa_root}"]
+
+
+def composed(overrides: list[str]):
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("config", overrides)
+
+
+def ran(folder: Path, *overrides: str) -> dict:
+    return run(typed(composed([*TINY, f"run_dir={folder}", "training.epochs=1", *overrides])))
+
+
+def command(folder: Path, *overrides: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, ROOT / "train.py", *TINY, "training.epochs=1", *overrides],
+        cwd=folder,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_a_run_leaves_everything_its_figures_depend_on(roots: list[str], tmp_path: Path):
+    result = ran(tmp_path / "run", *roots, "overlays=1")
+    content = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert content == result
+    assert content["schema"] == 1
+    for table in (content["metrics"], content["baseline"]["fd"]):
+        assert set(table) == {"mean", "plate", "tiles"}
+        for figures in table.values():
+            assert set(figures) == set(METRICS)
+            assert all(0 <= v <= 1 for v in figures.values())
+        for name in METRICS:
+            assert table["mean"][name] == pytest.approx((table["plate"][name] + table["tiles"][name]) / 2)
+    assert len(content["backbone"]["sha256"]) == 64
+    assert content["backbone"]["image_size"] == 56
+    assert content["resolution"] == 240
+    assert content["config"]["kshots"] == 1
+    assert content["code"]["version"]
+    assert content["head"]["trained"]["categories"] == ["candle", "fryum"]
+    assert len(content["references"]["references"]["plate"][0]["sha256"]) == 64
+    assert set(content["seconds"]) == {"prepare", "train", "test"}
+    left = {p.relative_to(tmp_path / "run").as_posix() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    assert {"head.safetensors", "checkpoints/last.ckpt", "references.json", "results.csv", "scores.csv"} <= left
+    assert "partial.json" not in left
+    assert any(p.startswith("heatmaps/plate/") for p in left)
+    assert len((tmp_path / "run" / "scores.csv").read_text().splitlines()) == 13
+
+
+def test_a_trained_head_is_tested_again_with_the_same_figures(roots: list[str], tmp_path: Path):
+    first = ran(tmp_path / "a", *roots, "overlays=0")
+    for file in ("head.safetensors", "checkpoints/last.ckpt"):
+        again = ran(tmp_path / file, roots[0], "train=false", f"ckpt={tmp_path / 'a' / file}", "overlays=0")
+        assert again["metrics"] == first["metrics"]
+        assert again["head"]["trained"] == first["head"]["trained"]
+    manifest = tmp_path / "a" / "references.json"
+    head = f"ckpt={tmp_path / 'a' / 'head.safetensors'}"
+    published = ran(tmp_path / "c", roots[0], "train=false", head, f"references={manifest}", "seed=9", "overlays=0")
+    assert published["metrics"] == first["metrics"]
+
+    with pytest.raises(FDSLError, match=r"trained with blocks \[1, 2, 3, 4\]"):
+        ran(tmp_path / "d", roots[0], "train=false", head, "backbone.model.blocks=[1,2,3]")
+    with pytest.raises(FDSLError, match="trained with weights_sha256"):
+        ran(tmp_path / "e", roots[0], "train=false", head, "backbone.model.seed=1")
+    visa = roots[1].removeprefix("aux.")
+    with pytest.raises(FDSLError, match="candle, fryum: tested, but also"):
+        ran(tmp_path / "f", "data=visa", f"data.{visa}", "train=false", head)
+
+
+def test_an_upstream_checkpoint_needs_its_own_features(roots: list[str], tmp_path: Path, golden: Path):
+    with pytest.raises(FDSLError, match="4 layers of width 64, this backbone gives 4 of width 32"):
+        ran(tmp_path / "a", roots[0], "train=false", f"ckpt={golden / 'upstream_epoch_1.pth'}")
+
+
+def test_what_was_finished_survives_a_broken_image(roots: list[str], mvtec_root: Path, tmp_path: Path):
+    bad = mvtec_root / "tiles" / "test" / "scratch" / "002.png"
+    bad.write_bytes(bad.read_bytes()[:-300])
+    with pytest.raises(FDSLError, match=r"tiles/test/scratch/002\.png: cannot be read"):
+        ran(tmp_path / "run", *roots, "overlays=0")
+    assert (tmp_path / "run" / "head.safetensors").is_file()
+    partial = json.loads((tmp_path / "run" / "partial.json").read_text())
+    assert set(partial["metrics"]) == {"mean", "plate"}
+
+
+@pytest.mark.slow
+def test_a_multirun_sweeps_every_combination(roots: list[str], tmp_path: Path):
+    done = command(tmp_path, *roots, "kshots=1,2", "nam=true,false", "winmode=nan", "overlays=0", "-m")
+    assert done.returncode == 0, done.stderr
+    results = sorted(tmp_path.glob("outputs/*/*-multirun/*/results.json"))
+    assert len(results) == 4
+    seen = {(c["kshots"], c["nam"]) for c in (json.loads(p.read_text())["config"] for p in results)}
+    assert seen == {(1, True), (1, False), (2, True), (2, False)}
+    latest = (tmp_path / "outputs" / "latest").resolve()
+    assert latest == results[-1].parent
+    assert "image" in done.stdout
+    assert str(results[-1].relative_to(tmp_path)) in done.stdout
+    resolved = yaml.safe_load((latest / ".hydra" / "config.yaml").read_text())
+    assert resolved["kshots"] == 2
+    assert (latest / "train.log").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["winmode=foo"], "winmode=foo: must be one of nan, mul, onlywin"),
+        (["winmode=mul", "backbone.image_size=518"], "winmode=mul: local windows"),
+        (
+            ["winmode=mul", "win_stride=5", "backbone.image_size=518"],
+            "uncovered: use win_stride=4 or 6, or win_size=12",
+        ),
+        (["backbone.model.blocks=[3,9]"], "there is no block 9, they are 1 to 4"),
+        (["backbone.image_size=57"], "image size 57 is no multiple"),
+        (["data.categories=[plate,foo]"], "unknown category foo: "),
+        (["data.categories=[]"], "no categories"),
+        (["train=false"], "train=false needs a trained head"),
+        (["ckpt=/nowhere"], "so add train=false"),
+        (["train=false", "ckpt=/nowhere"], "ckpt=/nowhere: no such file"),
+        (["references=/nowhere"], "references=/nowhere: no such file"),
+        (["kshots=0"], "kshots=0: must be at least 1"),
+        (["kshots=9"], "plate has 4 defect-free training images, 9 references"),
+        (["data.limit=0"], "limit"),
+        (["training.lr=0"], "training.lr=0.0: must be above 0"),
+        (["training.betas=[0.5]"], "two values"),
+        (["fusion=both"], "fusion=both: must be one of asl, fd_asl"),
+        (["fusion_weight=2"], r"must lie in [0, 1]"),
+        (["image_score=x"], "must be one of transductive, independent"),
+        (["aux.root=/nowhere"], "/nowhere: 1 problem in this dataset"),
+        (["aux=mvtec", "training.references=1"], "plate, tiles: tested, but also among the auxiliary categories"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
+)
+def test_what_cannot_be_run_is_refused(overrides: list[str], said: str, roots: list[str], tmp_path: Path, monkeypatch):
+    def no_model(*args, **kwargs):
+        raise AssertionError("refused too late: a model is being built")
+
+    monkeypatch.setattr("fdsl.backbones.base.Backbone.__init__", no_model)
+    given = [*roots, *overrides]
+    if "aux=mvtec" in overrides:
+        given.append(f"aux.root={roots[0].removeprefix('data.root=')}")
+    with pytest.raises(FDSLError) as refused:
+        ran(tmp_path / "run", *given)
+    assert said in str(refused.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("kshot=2", "Could not override 'kshot'"),
+        ("data.foo=1", "Could not override 'data.foo'"),
+        ("kshots=x", "Value 'x' of type 'str' could not be converted to Integer"),
+        ("backbone=nope", "Could not find 'backbone/nope'"),
+        ("winmode=foo", "winmode=foo: must be one of nan, mul, onlywin"),
+    ],
+)
+def test_a_mistake_is_one_line_and_no_traceback(override: str, said: str, roots: list[str], tmp_path: Path):
+    done = command(tmp_path, *roots, override)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_nan_and_integers_are_plain_values_on_a_command_line():
+    config = composed(["winmode=nan", "kshots=4", "nam=false", "run_dir=x"])
+    assert (config.winmode, config.kshots, config.nam) == ("nan", 4, False)
+
+
+def test_the_default_is_the_papers():
+    config = typed(composed(["run_dir=x"]))
+    assert config.data["_target_"] == "datamodules.MVTecDataModule"
+    assert config.aux["_target_"] == "datamodules.VisADataModule"
+    assert config.backbone.model["name"] == "ViT-L-14-336-quickgelu"
+    assert config.backbone.model["blocks"] == [6, 12, 18, 24]
+    assert (config.backbone.image_size, config.kshots, config.nam, config.winmode) == (518, 1, True, "nan")
+    training = config.training
+    assert (training.epochs, training.batch_size, training.lr, training.betas) == (5, 8, 1e-3, [0.5, 0.999])
+    assert (training.seed, training.references) == (111, 10)
+    assert config.aux["augment"]["_target_"] == "datamodules.augment.DefectCrop"
+    assert (config.aux["kshots"], config.aux["seed"], config.aux["batch_size"]) == (10, 111, 8)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "data", "aux"),
+    [
+        (["data=visa"], "VisADataModule", "MVTecDataModule"),
+        (["experiment=paper_mvtec"], "MVTecDataModule", "VisADataModule"),
+        (["experiment=paper_visa"], "VisADataModule", "MVTecDataModule"),
+        (["experiment=quickstart"], "SyntheticDataModule", "SyntheticDataModule"),
+        (["data=visa", "aux=synthetic"], "VisADataModule", "SyntheticDataModule"),
+    ],
+)
+def test_the_auxiliary_dataset_is_the_targets_counterpart(overrides: list[str], data: str, aux: str):
+    config = composed([*overrides, "run_dir=x"])
+    assert config.data["_target_"] == f"datamodules.{data}"
+    assert config.aux["_target_"] == f"datamodules.{aux}"
+
+
+@pytest.mark.parametrize("group", ["data", "aux", "backbone", "trainer", "logger", "experiment"])
+def test_every_choice_of_every_group_composes_and_passes_the_checks(group: str):
+    for path in sorted((ROOT / "conf" / group).glob("*.yaml")):
+        if path.stem != "base":
+            config = composed([f"{group}={path.stem}", "run_dir=x"])
+            typed(config)
+            OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
