@@ -1,4 +1,4 @@
-"""Finding everything that is wrong with a dataset's files: ``make check-data`` or ``python -m datamodules.check_data``."""
+"""Finding all that is wrong with a dataset's files; ``make check-data`` and ``python -m datamodules.check_data`` use it."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
