@@ -1,4 +1,4 @@
-"""Finding all that is wrong with a dataset's files; ``make check-data`` and ``python -m datamodules.check_data`` use it."""
+"""Finding all that is wrong with a dataset's files: headers before a run, every pixel in ``check_data``."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path

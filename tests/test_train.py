@@ -66,6 +66,8 @@ def test_a_run_leaves_everything_its_figures_depend_on(roots: list[str], tmp_pat
     assert len(content["references"]["references"]["plate"][0]["sha256"]) == 64
     assert set(content["seconds"]) == {"prepare", "train", "test"}
     left = {p.relative_to(tmp_path / "run").as_posix() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    resolved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert resolved["data"]["image_size"] == 56  # no interpolation left
     assert {"head.safetensors", "checkpoints/last.ckpt", "references.json", "results.csv", "scores.csv"} <= left
     assert "partial.json" not in left
     assert any(p.startswith("heatmaps/plate/") for p in left)
@@ -119,8 +121,7 @@ def test_a_multirun_sweeps_every_combination(roots: list[str], tmp_path: Path):
     assert latest == results[-1].parent
     assert "image" in done.stdout
     assert str(results[-1].relative_to(tmp_path)) in done.stdout
-    resolved = yaml.safe_load((latest / ".hydra" / "config.yaml").read_text())
-    assert resolved["kshots"] == 2
+    assert yaml.safe_load((latest / "config.yaml").read_text())["kshots"] == 2
     assert (latest / "train.log").exists()
 
 

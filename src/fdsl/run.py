@@ -18,6 +18,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from omegaconf import OmegaConf
 from rich.console import Console
 from torch.utils.data import DataLoader
 
@@ -33,12 +34,8 @@ from fdsl.results import document, remarks, table, write_csv, write_json, write_
 
 log = logging.getLogger(__name__)
 
-HEAD_FILE, RESULTS_FILE, MANIFEST_FILE, PARTIAL_FILE = (
-    "head.safetensors",
-    "results.json",
-    "references.json",
-    "partial.json",
-)
+CONFIG_FILE, MANIFEST_FILE, HEAD_FILE = "config.yaml", "references.json", "head.safetensors"
+RESULTS_FILE, PARTIAL_FILE = "results.json", "partial.json"
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -60,6 +57,7 @@ def run(config: Config) -> dict[str, Any]:
         aux = prepared(config.aux) if config.train else None
         if aux is not None:
             check_disjoint(target.categories, aux.categories, "aux.categories")
+        OmegaConf.save(OmegaConf.create(asdict(config)), folder / CONFIG_FILE)
         write_json(folder / MANIFEST_FILE, target.reference_manifest)
         backbone: Backbone = built(config.backbone.model)
         seed_everything(config.training.seed, workers=True, verbose=False)
