@@ -91,8 +91,13 @@ class FewShotDataModule(LightningDataModule):
         super().__init__()
         if fit not in FITS or reference_sampling not in SAMPLINGS:
             raise ConfigError(f"fit must be one of {FITS} and reference_sampling one of {SAMPLINGS}")
-        if min(kshots, batch_size, image_size, map_size, 1 if limit is None else limit) < 1:
-            raise ConfigError("kshots, batch_size, limit, image_size and map_size must be at least 1")
+        counts = {"kshots": kshots, "batch_size": batch_size, "image_size": image_size, "map_size": map_size}
+        optional = {key: value for key, value in (("limit", limit), ("pool", pool)) if value is not None}
+        for key, value in {**counts, **optional}.items():
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{key}={value!r}: must be a whole number, at least 1")
+        if not isinstance(num_workers, int) or num_workers < 0:
+            raise ConfigError(f"num_workers={num_workers!r}: must be a whole number, at least 0")
         self.root = Path(root).expanduser()
         self.preprocessing = Preprocessing(image_size, tuple(mean), tuple(std), fit)
         self.map_size, self.kshots, self.seed, self.limit = map_size, kshots, seed, limit

@@ -52,6 +52,7 @@ def run(config: Config) -> dict[str, Any]:
     point_latest(folder)
     seconds: dict[str, float] = {}
     check_backbone(config)
+    trainer = make_trainer(config, folder)
     with timed(seconds, "prepare"):
         target = prepared(config.data)
         aux = prepared(config.aux) if config.train else None
@@ -62,7 +63,6 @@ def run(config: Config) -> dict[str, Any]:
         backbone: Backbone = built(config.backbone.model)
         seed_everything(config.training.seed, workers=True, verbose=False)
         module = make_module(config, backbone, aux, target)
-    trainer = make_trainer(config, folder)
     if aux is not None:
         with timed(seconds, "train"):
             train(config, trainer, module, aux, folder)
@@ -107,11 +107,18 @@ def check_disjoint(tested: tuple[str, ...], trained: tuple[str, ...] | list[str]
 
 
 def built(node: dict[str, Any], **more: Any) -> Any:
-    """Make what a configuration node names; what its constructor refuses is raised as it was said."""
+    """Make what a configuration node names.
+
+    Raises:
+        ConfigError: saying what its constructor refused.
+    """
     try:
         return instantiate(node, **more)
     except InstantiationException as error:
-        raise error.__cause__ if isinstance(error.__cause__, FDSLError) else error from None
+        cause = error.__cause__
+        if isinstance(cause, FDSLError):
+            raise cause from None
+        raise ConfigError(f"{node['_target_']} cannot be made: {' '.join(str(cause or error).split())}") from cause
 
 
 def prepared(node: dict[str, Any]) -> Any:

@@ -1,4 +1,8 @@
-"""LFE windows: square groups of patches, row-major, that must cover every cell of the patch grid."""
+"""LFE windows: square groups of patches, row-major, cut from an image, and their maps stitched together again."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from fdsl.errors import ConfigError
 
@@ -24,3 +28,29 @@ def check_windows(grid: int, size: int, stride: int) -> None:
         f"win_stride={stride} with win_size={size} leaves cells of the {grid} x {grid} patch grid uncovered: use "
         f"win_stride={' or '.join(map(str, strides[:2]))}, or win_size={' or '.join(map(str, sizes[:2]))}"
     )
+
+
+def window_boxes(grid: int, size: int, stride: int) -> Tensor:
+    """Return where the windows lie, in patches: (W, 4) int64 of row0, row1, col0, col1 (ends exclusive)."""
+    starts = torch.arange(0, grid - size + 1, stride)
+    corner = torch.cartesian_prod(starts, starts).view(-1, 2)  # W 2, rows first
+    return torch.stack([corner[:, 0], corner[:, 0] + size, corner[:, 1], corner[:, 1] + size], dim=1)
+
+
+def cut_windows(images: Tensor, size: int, stride: int) -> Tensor:
+    """Cut windows of ``size`` pixels every ``stride`` pixels: (B, 3, S, S) -> (B, W, 3, size, size)."""
+    cut = images.unfold(2, size, stride).unfold(3, size, stride)  # B 3 n n size size
+    return cut.permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
+
+
+def stitch_windows(maps: Tensor, grid: int, size: int, stride: int) -> Tensor:
+    """Lay window maps into the grid, averaged where windows overlap: (M, W, size * size) -> (M, grid, grid).
+
+    Raises:
+        ConfigError: if the windows leave cells uncovered.
+    """
+    check_windows(grid, size, stride)
+    columns = maps.transpose(1, 2)  # M size*size W, as fold wants them
+    total = F.fold(columns, (grid, grid), size, stride=stride)
+    count = F.fold(torch.ones_like(columns[:1]), (grid, grid), size, stride=stride)
+    return (total / count)[:, 0]
