@@ -47,7 +47,7 @@ def test_boxes_and_stitching_are_the_published_ones(size: int, stride: int, gold
 @given(layouts(), st.integers(0, 99))
 @settings(deadline=None)
 def test_a_cell_is_the_mean_of_the_windows_that_hold_it(layout: tuple[int, int, int], seed: int):
-    grid, size, stride = layout
+    grid, size, _stride = layout
     boxes = window_boxes(*layout)
     maps = torch.rand(2, len(boxes), size * size, generator=torch.Generator().manual_seed(seed))
     total, count = torch.zeros(2, grid, grid), torch.zeros(grid, grid)
