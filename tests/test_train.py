@@ -6,12 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from fdsl.checkpoint import load_head
 from fdsl.config import register, typed
 from fdsl.errors import FDSLError
+from fdsl.module import FDSLModule
 from fdsl.results import METRICS
 from fdsl.run import run
 
@@ -231,3 +234,23 @@ def test_every_choice_of_every_group_composes_and_passes_the_checks(group: str):
             config = composed([f"{group}={path.stem}", "run_dir=x"])
             typed(config)
             OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+
+
+def test_an_interrupted_training_is_resumed_to_the_same_head(roots: list[str], tmp_path: Path, monkeypatch):
+    whole = ["training.epochs=2", "training.batch_size=2", "training.save_every=1", "overlays=0"]  # 2 x 3 steps
+    ran(tmp_path / "whole", *roots, *whole)
+    step = FDSLModule.training_step
+
+    def killed(self, batch, batch_idx):
+        if self.global_step == 4:
+            raise KeyboardInterrupt
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FDSLModule, "training_step", killed)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            ran(tmp_path / "killed", *roots, *whole)
+    state = tmp_path / "killed" / "checkpoints" / "last.ckpt"
+    ran(tmp_path / "again", *roots, *whole, f"training.resume={state}")
+    heads = [load_head(tmp_path / name / "head.safetensors").head.state_dict() for name in ("whole", "again")]
+    assert all(torch.equal(a, b) for a, b in zip(*(h.values() for h in heads), strict=True))

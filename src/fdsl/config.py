@@ -38,6 +38,7 @@ class TrainingConfig:
     seed: int = 111
     references: int = 10
     pool: int | None = None
+    save_every: int = 50
     resume: str | None = None
 
 
@@ -82,7 +83,7 @@ class Config:
         _one_of("reference_sampling", self.reference_sampling, ("without_replacement", "with_replacement"))
         for key in ("kshots", "win_size", "win_stride", "map_size"):
             _at_least(key, getattr(self, key), 1)
-        for key in ("epochs", "batch_size", "references"):
+        for key in ("epochs", "batch_size", "references", "save_every"):
             _at_least(f"training.{key}", getattr(self.training, key), 1)
         if self.training.pool is not None:
             _at_least("training.pool", self.training.pool, 1)

@@ -35,6 +35,7 @@ from fdsl.results import document, remarks, table, write_csv, write_json, write_
 log = logging.getLogger(__name__)
 
 CONFIG_FILE, MANIFEST_FILE, HEAD_FILE = "config.yaml", "references.json", "head.safetensors"
+CHECKPOINT_FILE = "checkpoints/last.ckpt"
 RESULTS_FILE, PARTIAL_FILE = "results.json", "partial.json"
 
 
@@ -187,6 +188,7 @@ def train(config: Config, trainer: Trainer, module: FDSLModule, aux: Any, folder
     for category in aux.categories:
         module.attach_references(category, aux.reference_images(category))
     trainer.fit(module, train_dataloaders=aux.train_dataloader(), ckpt_path=config.training.resume)
+    trainer.save_checkpoint(folder / CHECKPOINT_FILE)
     save_head(folder / HEAD_FILE, module.head, module.hparams["trained"])
 
 
@@ -213,8 +215,15 @@ def make_trainer(config: Config, folder: Path) -> Trainer:
     """Make the Trainer, with its logger, progress bar and, where a head is trained, its checkpoint."""
     callbacks: list[Callback] = [TQDMProgressBar()] if config.progress else []
     if config.train:
-        # Every epoch's state replaces the one before; the published procedure tests the last.
-        callbacks.append(ModelCheckpoint(folder / "checkpoints", filename="last", enable_version_counter=False))
+        # Each state replaces the one before: the published procedure tests the last, without a validation set.
+        callbacks.append(
+            ModelCheckpoint(
+                folder / "checkpoints",
+                filename="last",
+                every_n_train_steps=config.training.save_every,
+                enable_version_counter=False,
+            )
+        )
     # Lightning 2.6 asks torch's pytree for a type that newer releases deprecate; nothing a user could mend.
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
     trainer: Trainer = built(
