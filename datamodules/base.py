@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules.augment import Augmentation
-from datamodules.check import file_problems
+from datamodules.check import file_problems, repeated
 from datamodules.dataset import (
     AuxiliaryImages,
     Item,
@@ -96,6 +96,12 @@ class FewShotDataModule(LightningDataModule):
         for key, value in {**counts, **optional}.items():
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{key}={value!r}: must be a whole number, at least 1")
+        if not isinstance(download, bool):
+            raise ConfigError(f"download={download!r}: must be true or false")
+        if categories is not None and (
+            isinstance(categories, str) or not all(isinstance(name, str) for name in categories)
+        ):
+            raise ConfigError(f"categories={categories!r}: a list of names, such as [bottle,screw] or ['01','02']")
         if not isinstance(num_workers, int) or num_workers < 0:
             raise ConfigError(f"num_workers={num_workers!r}: must be a whole number, at least 0")
         self.root = Path(root).expanduser()
@@ -129,14 +135,15 @@ class FewShotDataModule(LightningDataModule):
         if self._test:
             return
         samples, found_problems = self.read()
-        found = sorted({s.category for s in samples} | {p.category for p in found_problems})
+        found = sorted({s.category for s in samples} | {p.category for p in found_problems if p.category})
         wanted = found if self._wanted is None else self._wanted
         if not wanted:
             raise ConfigError("categories=[]: no categories to use; name some, or null for all")
         if unknown := [c for c in wanted if c not in found]:
             raise ConfigError(f"unknown category {', '.join(unknown)}: {self.root} has {', '.join(found)}")
         samples = [s for s in samples if s.category in set(wanted)]
-        problems = [p.text for p in found_problems if p.category in set(wanted)] + file_problems(self.root, samples)
+        problems = [p.text for p in found_problems if p.category in {*wanted, ""}]
+        problems += repeated(samples) + file_problems(self.root, samples)
         if problems:
             mend = "mend these files, or leave their categories out: data.categories=[...]"
             raise DatasetError(self.root, problems, mend)

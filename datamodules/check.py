@@ -21,6 +21,14 @@ def file_problems(root: Path, samples: Sequence[Sample]) -> list[str]:
     return problems
 
 
+def repeated(samples: Sequence[Sample]) -> list[str]:
+    """Find images that are listed twice, above all those that would be both reference and test image."""
+    splits: dict[str, list[str]] = {}
+    for sample in samples:
+        splits.setdefault(sample.path, []).append(sample.split)
+    return [f"{path}: listed {len(s)} times, as {' and '.join(s)}" for path, s in splits.items() if len(s) > 1]
+
+
 def content_problems(root: Path, samples: Iterable[Sample]) -> list[str]:
     """Decode every file: truncated images, and masks of defective images that are empty."""
     problems: list[str] = []

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import track
 
 from datamodules import READERS
-from datamodules.check import content_problems, file_problems
+from datamodules.check import content_problems, file_problems, repeated
 from datamodules.samples import DatasetError
 
 
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DatasetError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    problems = [p.text for p in found] + file_problems(given.root, samples)
+    problems = [p.text for p in found] + repeated(samples) + file_problems(given.root, samples)
     broken = {p.split(": ", 1)[0] for p in problems}
     sound = [s for s in samples if str(given.root / s.path) not in broken]
     problems += content_problems(given.root, track(sound, "decoding", console=Console(stderr=True)))

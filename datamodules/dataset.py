@@ -133,14 +133,17 @@ class ShareSampler(Sampler[int]):
     """This process's share of a test set, in order: shares may differ by one, and no image is counted twice."""
 
     def __init__(self, size: int) -> None:
-        rank, world = _process()
-        self.share = range(rank, size, world)
+        self.size = size
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.share)
+        return iter(self._share())
 
     def __len__(self) -> int:
-        return len(self.share)
+        return len(self._share())
+
+    def _share(self) -> range:
+        rank, world = _process()  # asked late: loaders are made before the processes know each other
+        return range(rank, self.size, world)
 
 
 class EpochSampler(Sampler[Key]):
@@ -153,8 +156,8 @@ class EpochSampler(Sampler[Key]):
     """
 
     def __init__(self, size: int, seed: int, pool: int | None = None) -> None:
-        self.size, self.seed, self.pool, self.epoch, self.start = size, seed, pool, 0, 0
-        self.rank, self.world = _process()
+        self.size, self.seed, self.pool, self.epoch = size, seed, pool, 0
+        self.resumed: tuple[int, int] | None = None  # an epoch, and how many of its images to skip
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
@@ -162,13 +165,14 @@ class EpochSampler(Sampler[Key]):
 
     def __iter__(self) -> Iterator[Key]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
-        mine = order[self.rank : self.size - self.size % self.world : self.world]
-        start, self.start = self.start, 0  # the epoch after is whole again, however this one ends
+        rank, world = _process()
+        mine = order[rank : self.size - self.size % world : world]
+        start = self.resumed[1] if self.resumed and self.resumed[0] == self.epoch else 0
         variant = self.epoch if self.pool is None else self.epoch % self.pool
         return iter([Key(variant, int(i)) for i in mine[start:]])
 
     def __len__(self) -> int:
-        return self.size // self.world
+        return self.size // _process()[1]
 
 
 class ResumableLoader(DataLoader[Item]):
@@ -190,18 +194,19 @@ class ResumableLoader(DataLoader[Item]):
         self._done = 0  # batches of this epoch already handed out
 
     def __iter__(self) -> Any:
-        self._done = self.sampler.start // (self.batch_size or 1)
+        resumed = self.sampler.resumed
+        self._done = resumed[1] // (self.batch_size or 1) if resumed and resumed[0] == self.sampler.epoch else 0
         for batch in super().__iter__():
             self._done += 1
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Return how many batches of the running epoch have been handed out."""
-        return {"done": self._done % len(self)}
+        """Return the epoch and how many of its batches have been handed out."""
+        return {"epoch": self.sampler.epoch, "done": self._done}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Skip what had been handed out; the images skipped are not loaded."""
-        self.sampler.start = state["done"] * (self.batch_size or 1)
+        self.sampler.resumed = state["epoch"], state["done"] * (self.batch_size or 1)
 
 
 def _process() -> tuple[int, int]:

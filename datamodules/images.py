@@ -23,10 +23,14 @@ Pixels = NDArray[np.uint8]
 class ImageReadError(FDSLError):
     """An image file that cannot be decoded."""
 
-    def __init__(self, path: Path, error: Exception) -> None:
-        super().__init__(
-            f"{path}: cannot be read as an image ({error}); replace it, `make check-data` finds all such files"
-        )
+    def __init__(self, message: str) -> None:
+        # A loader's worker process hands the message on inside a traceback, which is no use to the user.
+        super().__init__(message.rsplit(f"{type(self).__name__}: ", 1)[-1].strip())
+
+    @classmethod
+    def of(cls, path: Path, error: Exception) -> "ImageReadError":
+        """Name the file and what the decoder said."""
+        return cls(f"{path}: cannot be read as an image ({error}); replace it, `make check-data` finds all such files")
 
 
 def open_image(path: Path) -> Image.Image:
@@ -40,7 +44,7 @@ def open_image(path: Path) -> Image.Image:
             image.load()
             return _eight_bit(image).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageReadError(path, error) from error
+        raise ImageReadError.of(path, error) from error
 
 
 def open_mask(path: Path) -> Pixels:
@@ -56,7 +60,7 @@ def open_mask(path: Path) -> Pixels:
         with Image.open(path) as image:
             values = np.asarray(_eight_bit(image).convert("L") if image.mode != "P" else image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageReadError(path, error) from error
+        raise ImageReadError.of(path, error) from error
     return (values > (127 if values.max(initial=0) > 127 else 0)).astype(np.uint8)
 
 

@@ -40,7 +40,7 @@ def read_meta(root: Path, aliases: Mapping[str, str]) -> Reading:
             path, mask = entry["img_path"], (entry["mask_path"] or None) if defective else None
         except (KeyError, ValueError, TypeError) as error:
             text = f"{META_FILE}, {split} entry {entry}: {error!r}"
-            found.problems.append(Problem(str(entry.get("cls_name", "")), text))
+            found.problems.append(Problem("", text))
             continue
         if defective and (mask is None or split == "train"):
             text = f"{path}: defective, but {'has no mask' if mask is None else 'in the train split'} ({META_FILE})"

@@ -51,6 +51,10 @@ def read_visa_tree(root: Path) -> Reading:
             split: Literal["train", "test"] = "train" if row["split"] == "train" else "test"
             kind = "anomaly" if defective else GOOD
             found.samples.append(Sample(row["image"], row["object"], split, kind, row["mask"] or None))
+    named = {row["mask"] for row in rows}
+    for path in (p.relative_to(root).as_posix() for p in root.glob("*/Data/Masks/Anomaly/*") if p.is_file()):
+        if path not in named:
+            found.problems.append(Problem(path.split("/")[0], f"{path}: mask of no image in {SPLIT_FILE}"))
     return found.sorted()
 
 

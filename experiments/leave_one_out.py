@@ -11,6 +11,7 @@ k. Prints, for each k, FDSL beside the training-free discrepancy map on the same
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from rich.table import Table
 from datamodules import read_mvtec
 from fdsl import cli
 from fdsl.config import register, typed
+from fdsl.errors import ConfigError
 from fdsl.results import METRICS
 from fdsl.run import HEAD_FILE, RESULTS_FILE, run
 
@@ -29,7 +31,7 @@ SHOWN = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "pixel_aupro")
 
 
 def one(root: Path, category: str, others: list[str], k: int, folder: Path, head: Path | None, given: list[str]) -> Any:
-    """Train on ``others`` (unless a head is given) and test on ``category``; return the results' content."""
+    """Train on ``others`` (unless a head is given) and test on ``category``; return the results."""
     overrides = [
         f"data.root={root}",
         "data=mvtec",
@@ -43,7 +45,14 @@ def one(root: Path, category: str, others: list[str], k: int, folder: Path, head
         *([f"ckpt={head}", "train=false"] if head else []),
     ]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return run(typed(compose("config", overrides)))
+        config = typed(compose("config", overrides))
+    done = folder / RESULTS_FILE
+    if not done.is_file():
+        return run(config)
+    result = json.loads(done.read_text("utf-8"))
+    if result["config"] != json.loads(json.dumps(asdict(config))):
+        raise ConfigError(f"{done} was made with other settings: choose another --out")
+    return result
 
 
 def main() -> None:
@@ -61,10 +70,8 @@ def main() -> None:
         head: Path | None = None
         for k in given.kshots:
             folder = given.out / category / f"{k}-shot"
-            if not (folder / RESULTS_FILE).is_file():
-                one(given.root, category, others, k, folder, head, overrides)
+            found[k][category] = one(given.root, category, others, k, folder, head, overrides)
             head = head or folder / HEAD_FILE
-            found[k][category] = json.loads((folder / RESULTS_FILE).read_text("utf-8"))
     figures = {k: {c: side_by_side(r, c) for c, r in by_category.items()} for k, by_category in found.items()}
     (given.out / "leave_one_out.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     for k, by_category in figures.items():
@@ -91,4 +98,4 @@ def table(k: int, figures: dict[str, dict[str, dict[str, float]]]) -> Table:
 
 
 if __name__ == "__main__":
-    cli.job(main)
+    cli.call(lambda: cli.job(main))

@@ -97,6 +97,26 @@ def test_a_trained_head_is_tested_again_with_the_same_figures(roots: list[str], 
         ran(tmp_path / "f", "data=visa", f"data.{visa}", "train=false", head)
 
 
+def test_a_training_is_not_resumed_differently(roots: list[str], tmp_path: Path):
+    ran(tmp_path / "a", *roots, "overlays=0")
+    state = f"training.resume={tmp_path / 'a' / 'checkpoints' / 'last.ckpt'}"
+    with pytest.raises(FDSLError, match=r"begun with categories \['candle', 'fryum'\], this run has \['fryum'\]"):
+        ran(tmp_path / "b", *roots, state, "aux.categories=[fryum]")
+    with pytest.raises(FDSLError, match="begun with training"):
+        ran(tmp_path / "c", *roots, state, "training.lr=0.01")
+    head = f"training.resume={tmp_path / 'a' / 'head.safetensors'}"
+    with pytest.raises(FDSLError, match="not a training checkpoint"):
+        ran(tmp_path / "d", *roots, head)
+
+
+def test_two_runs_write_the_same_head(roots: list[str], tmp_path: Path):
+    heads = []
+    for name in ("a", "b"):
+        ran(tmp_path / name, *roots, "overlays=0")
+        heads.append((tmp_path / name / "head.safetensors").read_bytes())
+    assert heads[0] == heads[1]
+
+
 def test_an_upstream_checkpoint_needs_its_own_features(roots: list[str], tmp_path: Path, golden: Path):
     with pytest.raises(FDSLError, match="4 layers of width 64, this backbone gives 4 of width 32"):
         ran(tmp_path / "a", roots[0], "train=false", f"ckpt={golden / 'upstream_epoch_1.pth'}")
@@ -105,8 +125,9 @@ def test_an_upstream_checkpoint_needs_its_own_features(roots: list[str], tmp_pat
 def test_what_was_finished_survives_a_broken_image(roots: list[str], mvtec_root: Path, tmp_path: Path):
     bad = mvtec_root / "tiles" / "test" / "scratch" / "002.png"
     bad.write_bytes(bad.read_bytes()[:-300])
-    with pytest.raises(FDSLError, match=r"tiles/test/scratch/002\.png: cannot be read"):
-        ran(tmp_path / "run", *roots, "overlays=0")
+    with pytest.raises(FDSLError, match=r"tiles/test/scratch/002\.png: cannot be read") as refused:
+        ran(tmp_path / "run", *roots, "overlays=0", "data.num_workers=1")
+    assert "Traceback" not in str(refused.value)
     assert (tmp_path / "run" / "head.safetensors").is_file()
     partial = json.loads((tmp_path / "run" / "partial.json").read_text())
     assert set(partial["metrics"]) == {"mean", "plate"}
@@ -125,6 +146,17 @@ def test_a_multirun_sweeps_every_combination(roots: list[str], tmp_path: Path):
     assert "image" in done.stdout
     assert str(results[-1].relative_to(tmp_path)) in done.stdout
     assert yaml.safe_load((latest / "config.yaml").read_text())["kshots"] == 2
+
+    # As in the README: a run's files are named through outputs/latest, which is another run's from then on.
+    named = ["ckpt=outputs/latest/head.safetensors", "references=outputs/latest/references.json"]
+    refused = command(tmp_path, roots[0], *named, "train=false", "kshots=1", "nam=false")
+    assert "lists 2 references, kshots is 1" in refused.stderr
+    again = command(tmp_path, roots[0], *named, "train=false", "kshots=2", "nam=false")
+    assert again.returncode == 0, again.stderr
+    figures = [
+        json.loads((p / "results.json").read_text())["metrics"] for p in (latest, tmp_path / "outputs" / "latest")
+    ]
+    assert figures[0] == figures[1]
     assert (latest / "train.log").exists()
 
 
@@ -141,6 +173,14 @@ def test_a_multirun_sweeps_every_combination(roots: list[str], tmp_path: Path):
         (["backbone.image_size=57"], "image size 57 is no multiple"),
         (["data.categories=[plate,foo]"], "unknown category foo: "),
         (["data.categories=[]"], "no categories"),
+        (["data.categories=plate"], "a list of names"),
+        (["data.categories=[1]"], "a list of names"),
+        (["data.categories=[plate]", "aux.categories=[plate]"], "plate: tested, but also among"),
+        (["data.map_size=120"], "data.map_size=120: set map_size instead, it is 240"),
+        (["data.download=no"], "download='no': must be true or false"),
+        (["backbone.mean=[0.5]"], "backbone.mean=[0.5]: three values"),
+        (["backbone.model.blocks=4"], "backbone.model.blocks=4: a list"),
+        (["trainer.devices=2"], "trainer.devices=1"),
         (["train=false"], "train=false needs a trained head"),
         (["ckpt=/nowhere"], "so add train=false"),
         (["train=false", "ckpt=/nowhere"], "ckpt=/nowhere: no such file"),

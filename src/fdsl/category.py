@@ -27,7 +27,7 @@ class CategoryResult:
         paths: tested images.
         labels: (n,) int64.
         image_scores: of each method, (n,) float64.
-        hidden_defects: defective images whose defect lies wholly outside the centre crop.
+        hidden_defects: defective images whose mask is empty at the map's size: cropped away, or too small.
     """
 
     metrics: dict[str, Metrics]

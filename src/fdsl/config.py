@@ -10,6 +10,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from fdsl.checks import check_disjoint
 from fdsl.errors import ConfigError
 from fdsl.scoring import FUSIONS, IMAGE_SCORES
 from fdsl.windows import check_windows
@@ -72,7 +73,7 @@ class Config:
     run_dir: str = MISSING
 
     def check(self) -> None:
-        """Refuse what cannot be run.
+        """Refuse what cannot be run, and resolve the paths of files.
 
         Raises:
             ConfigError: naming the key, what is wrong with it and what it may be.
@@ -97,7 +98,9 @@ class Config:
             raise ConfigError(f"training.lr={self.training.lr}: must be above 0")
         if len(self.training.betas) != 2 or not all(0 <= b < 1 for b in self.training.betas):
             raise ConfigError(f"training.betas={self.training.betas}: two values in [0, 1)")
+        self._resolve_files()
         self._check_files()
+        self._check_nodes()
 
     def check_grid(self, grid: int) -> None:
         """Refuse window settings that do not fit a grid of ``grid`` x ``grid`` patches.
@@ -117,8 +120,36 @@ class Config:
             raise ConfigError("ckpt is a head to test, so add train=false; to go on training use training.resume=PATH")
         named = {"ckpt": self.ckpt, "references": self.references, "training.resume": self.training.resume}
         for key, path in named.items():
-            if path is not None and not Path(path).expanduser().is_file():
+            if path is not None and not Path(path).is_file():
                 raise ConfigError(f"{key}={path}: no such file")
+
+    def _resolve_files(self) -> None:
+        """Follow ``~`` and links now: a path through outputs/latest means what that is before this run."""
+        self.ckpt, self.references = _resolved(self.ckpt), _resolved(self.references)
+        self.data["references"] = _resolved(self.data.get("references"))
+        self.training.resume = _resolved(self.training.resume)
+
+    def _check_nodes(self) -> None:
+        for key in ("mean", "std"):
+            if len(getattr(self.backbone, key)) != 3:
+                raise ConfigError(f"backbone.{key}={getattr(self.backbone, key)}: three values, one for each channel")
+        if not isinstance(self.backbone.model.get("blocks"), list):
+            raise ConfigError(f"backbone.model.blocks={self.backbone.model.get('blocks')}: a list, such as [3,6,9,12]")
+        homes = {
+            "image_size": ("backbone.image_size", self.backbone.image_size),
+            "map_size": ("map_size", self.map_size),
+        }
+        for name, node in (("data", self.data), ("aux", self.aux)):
+            for key, (home, value) in homes.items():
+                if node.get(key) != value:
+                    raise ConfigError(f"{name}.{key}={node.get(key)}: set {home} instead, it is {value}")
+        tested, trained = self.data.get("categories"), self.aux.get("categories")
+        if self.train and isinstance(tested, list) and isinstance(trained, list):
+            check_disjoint(tested, trained, "aux.categories")
+
+
+def _resolved(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).expanduser().resolve())
 
 
 def _one_of(key: str, value: str, choices: tuple[str, ...]) -> None:

@@ -6,6 +6,7 @@ references and the losses run in fp32 whatever the precision, because half preci
 
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -89,8 +90,13 @@ class FDSLModule(LightningModule):
             if category not in self._images:
                 raise ValueError(f"no references of {category}: call attach_references first")
             images = self._images.pop(category).to(next(self.head.parameters()))  # its device and dtype
-            self._banks[category] = ReferenceBank.encode(self.backbone, images)
+            with self._precision():
+                self._banks[category] = ReferenceBank.encode(self.backbone, images)
         return self._banks[category]
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        """The Trainer's precision, if there is one: references and queries must be encoded alike."""
+        return self._trainer.precision_plugin.forward_context() if self._trainer else nullcontext()
 
     def compare(self, tokens: Tensor, categories: list[str]) -> Discrepancy:
         """Match tokens (L, B, N, C) with the bank of each image's own category, in fp32."""

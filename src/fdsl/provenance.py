@@ -27,6 +27,7 @@ def code_version() -> dict[str, Any]:
     """Return the package's version and, in a git checkout, its commit and whether files differ from it."""
     here = Path(fdsl.__file__).parent
     try:
+        _git(here, "ls-files", "--error-unmatch", "__init__.py")  # a copy installed inside another repository is none
         commit = _git(here, "rev-parse", "HEAD")
         dirty = bool(_git(here, "status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.CalledProcessError):
@@ -34,12 +35,12 @@ def code_version() -> dict[str, Any]:
     return {"version": fdsl.__version__, "commit": commit, "dirty": dirty}
 
 
-def environment() -> dict[str, Any]:
-    """Return the versions of what computes, and on what it runs."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+def environment(device: str) -> dict[str, Any]:
+    """Return the versions of what computes, and on what it runs: ``device`` is torch's name of it."""
+    model = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
     return {
         "python": platform.python_version(),
-        "device": device,
+        "device": f"{device} ({model})",
         "threads": torch.get_num_threads(),
         "packages": {name: version(name) for name in PACKAGES},
     }

@@ -60,8 +60,8 @@ def remarks(category: str, result: CategoryResult) -> list[str]:
         made.append(f"{category}: only {'defective' if defective else 'normal'} images, so its metrics are undefined")
     if result.hidden_defects:
         made.append(
-            f"{category}: {result.hidden_defects} of {defective} defective images show no defect inside the centre "
-            "crop; data.fit=stretch keeps the whole image"
+            f"{category}: {result.hidden_defects} of {defective} defective images show no defect on the measured map: "
+            "it lies outside the centre crop (data.fit=stretch keeps the whole image) or is smaller than a map pixel"
         )
     return made
 

@@ -24,8 +24,10 @@ from torch.utils.data import DataLoader
 
 from fdsl import provenance
 from fdsl.backbones import Backbone, check_blocks, check_image_size
+from fdsl.backbones.weights import sha256_of_file
 from fdsl.category import CategoryResult, CategoryTest
-from fdsl.checkpoint import HeadFileError, load_head, save_head
+from fdsl.checkpoint import HeadFileError, TrainedHead, load_head, save_head
+from fdsl.checks import check_disjoint, check_head, check_resume
 from fdsl.config import Config
 from fdsl.errors import ConfigError, FDSLError
 from fdsl.module import FDSLModule
@@ -50,34 +52,39 @@ def run(config: Config) -> dict[str, Any]:
     """
     folder = Path(config.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    point_latest(folder)
     seconds: dict[str, float] = {}
     check_backbone(config)
     trainer = make_trainer(config, folder)
     with timed(seconds, "prepare"):
+        loaded = None if config.train else load_head(Path(str(config.ckpt)), config.nam)
         target = prepared(config.data)
         aux = prepared(config.aux) if config.train else None
         if aux is not None:
             check_disjoint(target.categories, aux.categories, "aux.categories")
+        elif loaded is not None:
+            check_disjoint(target.categories, loaded.trained.get("categories", []), "choose another head with ckpt")
         OmegaConf.save(OmegaConf.create(asdict(config)), folder / CONFIG_FILE)
         write_json(folder / MANIFEST_FILE, target.reference_manifest)
         backbone: Backbone = built(config.backbone.model)
         seed_everything(config.training.seed, workers=True, verbose=False)
-        module = make_module(config, backbone, aux, target)
+        module = make_module(config, backbone, loaded, aux)
+    point_latest(folder)  # only now: a run that was refused is not the newest
     if aux is not None:
         with timed(seconds, "train"):
             train(config, trainer, module, aux, folder)
+    head_file = folder / HEAD_FILE if config.train else Path(str(config.ckpt))
     facts = {
         "config": asdict(config),
         "code": provenance.code_version(),
-        "environment": provenance.environment(),
+        "environment": provenance.environment(str(trainer.strategy.root_device)),
         "backbone": {
             **asdict(backbone.weights),
             "blocks": list(backbone.blocks),
             "image_size": config.backbone.image_size,
         },
         "head": {
-            "file": HEAD_FILE if config.train else str(config.ckpt),
+            "file": HEAD_FILE if config.train else str(head_file),
+            "sha256": sha256_of_file(head_file),
             "trained": module.hparams["trained"],
         },
         "references": target.reference_manifest,
@@ -96,15 +103,6 @@ def check_backbone(config: Config) -> None:
     spec = kind.describe(**model)
     check_blocks(model["blocks"], spec.depth)
     config.check_grid(check_image_size(config.backbone.image_size, spec.patch_size))
-
-
-def check_disjoint(tested: tuple[str, ...], trained: tuple[str, ...] | list[str], key: str) -> None:
-    """Refuse to test what the head was trained on: nothing may be learned from the inspected product."""
-    if shared := sorted(set(tested) & set(trained)):
-        raise ConfigError(
-            f"{', '.join(shared)}: tested, but also among the auxiliary categories the head is trained on; "
-            f"leave them out of data.categories or {key}"
-        )
 
 
 def built(node: dict[str, Any], **more: Any) -> Any:
@@ -130,23 +128,11 @@ def prepared(node: dict[str, Any]) -> Any:
     return made
 
 
-def make_module(config: Config, backbone: Backbone, aux: Any, target: Any) -> FDSLModule:
-    """Make the LightningModule, with a new head or the one named by ``ckpt``."""
-    if aux is None:
-        loaded = load_head(Path(str(config.ckpt)).expanduser(), config.nam)
-        trained = loaded.trained
-        check_head(trained, backbone, config, target.categories)
-    else:
-        trained = {
-            "weights_sha256": backbone.weights.sha256,
-            "blocks": list(backbone.blocks),
-            "image_size": config.backbone.image_size,
-            "dataset": aux.name,
-            "categories": list(aux.categories),
-            "training": asdict(config.training),
-            "nam": config.nam,
-            "code": provenance.code_version(),
-        }
+def make_module(config: Config, backbone: Backbone, loaded: TrainedHead | None, aux: Any) -> FDSLModule:
+    """Make the LightningModule, with the head that was loaded or a new one."""
+    trained = describe_training(config, backbone, aux) if loaded is None else loaded.trained
+    if config.training.resume is not None:
+        check_resume(config.training.resume, trained)
     module = FDSLModule(
         backbone,
         nam=config.nam,
@@ -160,7 +146,8 @@ def make_module(config: Config, backbone: Backbone, aux: Any, target: Any) -> FD
         keep_deviations=config.training.pool is not None,
         progress=config.progress,
     )
-    if aux is None:
+    if loaded is not None:
+        check_head(str(config.ckpt), trained, backbone, config.backbone.image_size)
         try:
             module.head.load_state_dict(loaded.head.state_dict())
         except RuntimeError as error:
@@ -171,23 +158,27 @@ def make_module(config: Config, backbone: Backbone, aux: Any, target: Any) -> FD
     return module
 
 
-def check_head(trained: dict[str, Any], backbone: Backbone, config: Config, tested: tuple[str, ...]) -> None:
-    """Refuse a head that was trained with other features, or on the tested categories."""
-    if not trained:
-        log.warning("%s does not say what it was trained with: backbone and categories are not checked", config.ckpt)
-        return
-    now = {"weights_sha256": backbone.weights.sha256, "blocks": list(backbone.blocks)}
-    for key, value in now.items():
-        if trained[key] != value:
-            raise HeadFileError(f"{config.ckpt}: trained with {key} {trained[key]}, this run has {value}")
-    check_disjoint(tested, trained["categories"], "choose another head with ckpt")
+def describe_training(config: Config, backbone: Backbone, aux: Any) -> dict[str, Any]:
+    """Say what a head is trained on, for the files it is saved in."""
+    settings = asdict(config.training)
+    where_only = {"resume", "save_every"}  # no part of what the head becomes
+    return {
+        "weights_sha256": backbone.weights.sha256,
+        "blocks": list(backbone.blocks),
+        "image_size": config.backbone.image_size,
+        "dataset": aux.name,
+        "categories": list(aux.categories),
+        "training": {key: value for key, value in settings.items() if key not in where_only},
+        "nam": config.nam,
+        "code": provenance.code_version(),
+    }
 
 
 def train(config: Config, trainer: Trainer, module: FDSLModule, aux: Any, folder: Path) -> None:
     """Train the head; leaves a Lightning checkpoint and the head's own file in the run's folder."""
     for category in aux.categories:
         module.attach_references(category, aux.reference_images(category))
-    trainer.fit(module, train_dataloaders=aux.train_dataloader(), ckpt_path=config.training.resume)
+    trainer.fit(module, train_dataloaders=aux.train_dataloader(), ckpt_path=config.training.resume, weights_only=True)
     trainer.save_checkpoint(folder / CHECKPOINT_FILE)
     save_head(folder / HEAD_FILE, module.head, module.hparams["trained"])
 
@@ -233,6 +224,8 @@ def make_trainer(config: Config, folder: Path) -> Trainer:
         default_root_dir=str(folder),
         enable_checkpointing=config.train,
     )
+    if trainer.world_size > 1:
+        raise ConfigError("several devices or nodes are not in this version yet: set trainer.devices=1")
     return trainer
 
 
@@ -247,14 +240,18 @@ def finish(config: Config, results: dict[str, CategoryResult], folder: Path, fac
     (folder / PARTIAL_FILE).unlink(missing_ok=True)
     console = Console()
     console = console if console.is_terminal else Console(width=110)  # a log file is as wide as the table needs
-    console.print(
-        table(results, f"{config.kshots}-shot, seed {config.seed}, winmode {config.winmode}, NAM {config.nam}")
-    )
+    console.print(table(results, title(config)))
     console.print(f"results   {folder / RESULTS_FILE}", soft_wrap=True)
     if config.overlays:
         console.print(f"heatmaps  {folder / 'heatmaps'}", soft_wrap=True)
     reread: dict[str, Any] = json.loads((folder / RESULTS_FILE).read_text("utf-8"))
     return reread
+
+
+def title(config: Config) -> str:
+    """Name a run by what its figures depend on most."""
+    fusion = config.fusion if config.fusion == "asl" else f"{config.fusion} {config.fusion_weight:g}"
+    return f"{config.kshots}-shot, seed {config.seed}, winmode {config.winmode}, NAM {config.nam}, fusion {fusion}"
 
 
 def point_latest(folder: Path) -> None:

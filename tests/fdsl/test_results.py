@@ -44,7 +44,7 @@ def test_an_undefined_class_makes_the_mean_undefined_and_is_said(tmp_path: Path)
 
 def test_defects_cropped_away_are_said():
     (said,) = document({"a": result(0.5, hidden=2)}, {})["warnings"]
-    assert said.startswith("a: 2 of 2 defective images show no defect inside the centre crop")
+    assert said.startswith("a: 2 of 2 defective images show no defect on the measured map")
 
 
 def test_tables_on_paper_and_screen_agree(tmp_path: Path):

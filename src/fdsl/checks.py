@@ -1,0 +1,67 @@
+"""What is refused because two things do not go together: tested and trained products, a head and other features."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fdsl.backbones import Backbone
+from fdsl.checkpoint import HeadFileError
+from fdsl.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+MAY_DIFFER = {"code"}
+"""What a resumed training may find changed in the description of its head."""
+
+
+def check_disjoint(tested: Iterable[str], trained: Iterable[str], key: str) -> None:
+    """Refuse to test what the head is trained on: nothing may be learned from the inspected product."""
+    if shared := sorted(set(tested) & set(trained)):
+        raise ConfigError(
+            f"{', '.join(shared)}: tested, but also among the auxiliary categories the head is trained on; "
+            f"leave them out of data.categories or {key}"
+        )
+
+
+def check_head(file: str, trained: Mapping[str, Any], backbone: Backbone, image_size: int) -> None:
+    """Refuse a head that was trained with other features than this run's."""
+    if not trained:
+        log.warning("%s does not say what it was trained with: backbone and categories are not checked", file)
+        return
+    now = {"weights_sha256": backbone.weights.sha256, "blocks": list(backbone.blocks)}
+    for key, value in now.items():
+        if trained.get(key) != value:
+            raise HeadFileError(f"{file}: trained with {key} {trained.get(key)}, this run has {value}")
+    if trained.get("image_size") != image_size:
+        log.warning("%s: trained at image size %s, tested at %s", file, trained.get("image_size"), image_size)
+
+
+def check_resume(file: str, trained: Mapping[str, Any]) -> None:
+    """Refuse to go on with a training that was begun differently: its head would not be what it says it is.
+
+    Args:
+        file: a Lightning checkpoint.
+        trained: what this run would train its head on.
+
+    Raises:
+        HeadFileError: if the file is no training checkpoint, or names the first thing that differs.
+    """
+    try:
+        content = torch.load(Path(file), map_location="cpu", weights_only=True)
+        before: dict[str, Any] = content["hyper_parameters"]["trained"]
+        complete = {"optimizer_states", "loops", "state_dict"} <= content.keys()
+    except Exception as error:  # pickle, zip and torch each raise their own kinds
+        raise HeadFileError(
+            f"training.resume={file}: not a training checkpoint; give a checkpoints/last.ckpt"
+        ) from error
+    if not complete:
+        raise HeadFileError(f"training.resume={file}: holds no training state; give a checkpoints/last.ckpt")
+    for key in trained.keys() - MAY_DIFFER:
+        if before.get(key) != trained[key]:
+            raise HeadFileError(
+                f"training.resume={file}: begun with {key} {before.get(key)}, this run has {trained[key]}; "
+                "resume with the settings it was begun with"
+            )
