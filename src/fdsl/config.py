@@ -72,6 +72,12 @@ class Config:
     progress: bool = True
     run_dir: str = MISSING
 
+    @property
+    def title(self) -> str:
+        """Name the run by what its figures depend on most."""
+        fusion = self.fusion if self.fusion == "asl" else f"{self.fusion} {self.fusion_weight:g}"
+        return f"{self.kshots}-shot, seed {self.seed}, winmode {self.winmode}, NAM {self.nam}, fusion {fusion}"
+
     def check(self) -> None:
         """Refuse what cannot be run, and resolve the paths of files.
 

@@ -1,7 +1,8 @@
-"""What a figure depends on besides its configuration: code, packages, machine."""
+"""What a figure depends on besides its configuration: code, packages, machine, and what the head was trained on."""
 
 import platform
 import subprocess
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import torch
 
 import fdsl
+from fdsl.backbones import Backbone
+from fdsl.config import Config
 
 PACKAGES = (
     "torch",
@@ -43,6 +46,27 @@ def environment(device: str) -> dict[str, Any]:
         "device": f"{device} ({model})",
         "threads": torch.get_num_threads(),
         "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+def of_training(config: Config, backbone: Backbone, aux: Any) -> dict[str, Any]:
+    """Return what a head is trained on, for the files it is saved in.
+
+    Args:
+        config: of the run.
+        backbone: whose features the head reads.
+        aux: the auxiliary datamodule.
+    """
+    where_only = {"resume", "save_every"}  # no part of what the head becomes
+    return {
+        "weights_sha256": backbone.weights.sha256,
+        "blocks": list(backbone.blocks),
+        "image_size": config.backbone.image_size,
+        "dataset": aux.name,
+        "categories": list(aux.categories),
+        "training": {key: value for key, value in asdict(config.training).items() if key not in where_only},
+        "nam": config.nam,
+        "code": code_version(),
     }
 
 

@@ -130,7 +130,7 @@ def prepared(node: dict[str, Any]) -> Any:
 
 def make_module(config: Config, backbone: Backbone, loaded: TrainedHead | None, aux: Any) -> FDSLModule:
     """Make the LightningModule, with the head that was loaded or a new one."""
-    trained = describe_training(config, backbone, aux) if loaded is None else loaded.trained
+    trained = provenance.of_training(config, backbone, aux) if loaded is None else loaded.trained
     if config.training.resume is not None:
         check_resume(config.training.resume, trained)
     module = FDSLModule(
@@ -156,22 +156,6 @@ def make_module(config: Config, backbone: Backbone, loaded: TrainedHead | None, 
                 f"gives {len(backbone.blocks)} of width {backbone.spec.width}; choose the backbone it was trained with"
             ) from error
     return module
-
-
-def describe_training(config: Config, backbone: Backbone, aux: Any) -> dict[str, Any]:
-    """Say what a head is trained on, for the files it is saved in."""
-    settings = asdict(config.training)
-    where_only = {"resume", "save_every"}  # no part of what the head becomes
-    return {
-        "weights_sha256": backbone.weights.sha256,
-        "blocks": list(backbone.blocks),
-        "image_size": config.backbone.image_size,
-        "dataset": aux.name,
-        "categories": list(aux.categories),
-        "training": {key: value for key, value in settings.items() if key not in where_only},
-        "nam": config.nam,
-        "code": provenance.code_version(),
-    }
 
 
 def train(config: Config, trainer: Trainer, module: FDSLModule, aux: Any, folder: Path) -> None:
@@ -240,18 +224,12 @@ def finish(config: Config, results: dict[str, CategoryResult], folder: Path, fac
     (folder / PARTIAL_FILE).unlink(missing_ok=True)
     console = Console()
     console = console if console.is_terminal else Console(width=110)  # a log file is as wide as the table needs
-    console.print(table(results, title(config)))
+    console.print(table(results, config.title))
     console.print(f"results   {folder / RESULTS_FILE}", soft_wrap=True)
     if config.overlays:
         console.print(f"heatmaps  {folder / 'heatmaps'}", soft_wrap=True)
     reread: dict[str, Any] = json.loads((folder / RESULTS_FILE).read_text("utf-8"))
     return reread
-
-
-def title(config: Config) -> str:
-    """Name a run by what its figures depend on most."""
-    fusion = config.fusion if config.fusion == "asl" else f"{config.fusion} {config.fusion_weight:g}"
-    return f"{config.kshots}-shot, seed {config.seed}, winmode {config.winmode}, NAM {config.nam}, fusion {fusion}"
 
 
 def point_latest(folder: Path) -> None:
