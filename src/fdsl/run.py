@@ -183,7 +183,7 @@ def test(
         module.attach_references(category, target.reference_images(category))
     module.listeners.append(on_category)
     loaders: list[DataLoader[Any]] = target.test_dataloader()
-    trainer.test(module, dataloaders=loaders, verbose=False)
+    trainer.test(module, dataloaders=loaders, verbose=False, weights_only=True)
 
 
 def make_trainer(config: Config, folder: Path) -> Trainer:
