@@ -26,7 +26,7 @@ def read_mvtec_tree(root: Path) -> Reading:
     if not folders:
         raise DatasetError(
             root,
-            ["no folder of the form <category>/train/good"],
+            ["no folder of the form <category>/train/good" if root.is_dir() else "there is no such folder"],
             "point data.root (or FDSL_DATA) at the extracted dataset, or fetch it with data.download=true",
         )
     found = Reading([], [])

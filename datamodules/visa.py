@@ -28,7 +28,7 @@ def read_visa_tree(root: Path) -> Reading:
     if not table.is_file():
         raise DatasetError(
             root,
-            [f"{SPLIT_FILE} is missing"],
+            [f"{SPLIT_FILE} is missing" if root.is_dir() else "there is no such folder"],
             "point data.root (or FDSL_DATA) at the extracted dataset, or fetch it with data.download=true",
         )
     with table.open(newline="", encoding="utf-8-sig") as lines:

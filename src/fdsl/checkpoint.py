@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from fdsl.errors import FDSLError
@@ -45,10 +45,10 @@ class TrainedHead:
 def save_head(path: Path, head: ScoreHead, trained: dict[str, Any]) -> None:
     """Write a head as safetensors; the same head and description give the same bytes."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
-    save_file(state, path, metadata={METADATA_KEY: json.dumps(trained, sort_keys=True)})
+    path.write_bytes(save(state, metadata={METADATA_KEY: json.dumps(trained, sort_keys=True)}))
 
 
-def load_head(path: Path, nam: bool | None = None) -> TrainedHead:
+def load_head(path: str | Path, nam: bool | None = None) -> TrainedHead:
     """Read a head from any of the three formats.
 
     Args:
@@ -58,6 +58,7 @@ def load_head(path: Path, nam: bool | None = None) -> TrainedHead:
     Raises:
         HeadFileError: if the file is missing, in no known format, incomplete, or lacks NAM.
     """
+    path = Path(path)
     if not path.is_file():
         raise HeadFileError(f"{path}: no such head file; give ckpt=PATH of a .ckpt, .safetensors or upstream .pth file")
     try:

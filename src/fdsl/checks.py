@@ -34,7 +34,10 @@ def check_head(file: str, trained: Mapping[str, Any], backbone: Backbone, image_
     now = {"weights_sha256": backbone.weights.sha256, "blocks": list(backbone.blocks)}
     for key, value in now.items():
         if trained.get(key) != value:
-            raise HeadFileError(f"{file}: trained with {key} {trained.get(key)}, this run has {value}")
+            raise HeadFileError(
+                f"{file}: trained with {key} {trained.get(key)}, this run has {value}; "
+                "choose the backbone, weights and blocks that it was trained with"
+            )
     if trained.get("image_size") != image_size:
         log.warning("%s: trained at image size %s, tested at %s", file, trained.get("image_size"), image_size)
 
@@ -59,9 +62,18 @@ def check_resume(file: str, trained: Mapping[str, Any]) -> None:
         ) from error
     if not complete:
         raise HeadFileError(f"training.resume={file}: holds no training state; give a checkpoints/last.ckpt")
-    for key in trained.keys() - MAY_DIFFER:
-        if before.get(key) != trained[key]:
+    begun, now = _flat(before), _flat(trained)
+    for key in sorted(now):
+        if begun.get(key) != now[key]:
             raise HeadFileError(
-                f"training.resume={file}: begun with {key} {before.get(key)}, this run has {trained[key]}; "
+                f"training.resume={file}: begun with {key} {begun.get(key)}, this run has {now[key]}; "
                 "resume with the settings it was begun with"
             )
+
+
+def _flat(described: Mapping[str, Any]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for key, value in described.items():
+        if key not in MAY_DIFFER:
+            made.update({f"{key}.{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {key: value})
+    return made

@@ -122,6 +122,10 @@ class Config:
     def _check_files(self) -> None:
         if not self.train and self.ckpt is None:
             raise ConfigError("train=false needs a trained head: ckpt=PATH of a .ckpt, .safetensors or upstream .pth")
+        if not self.train and self.training.resume is not None:
+            raise ConfigError(
+                "training.resume goes on training, so it cannot stand beside train=false; drop one of them"
+            )
         if self.train and self.ckpt is not None:
             raise ConfigError("ckpt is a head to test, so add train=false; to go on training use training.resume=PATH")
         named = {"ckpt": self.ckpt, "references": self.references, "training.resume": self.training.resume}

@@ -162,8 +162,17 @@ def train(config: Config, trainer: Trainer, module: FDSLModule, aux: Any, folder
     """Train the head; leaves a Lightning checkpoint and the head's own file in the run's folder."""
     for category in aux.categories:
         module.attach_references(category, aux.reference_images(category))
-    trainer.fit(module, train_dataloaders=aux.train_dataloader(), ckpt_path=config.training.resume, weights_only=True)
-    trainer.save_checkpoint(folder / CHECKPOINT_FILE)
+    try:
+        trainer.fit(
+            module, train_dataloaders=aux.train_dataloader(), ckpt_path=config.training.resume, weights_only=True
+        )
+    except (KeyboardInterrupt, SystemExit):  # Lightning shuts down, then exits without a word
+        state = folder / CHECKPOINT_FILE
+        hint = (
+            f"go on with the same settings and training.resume={state}" if state.is_file() else "nothing is saved yet"
+        )
+        raise FDSLError(f"training was interrupted at step {trainer.global_step}; {hint}") from None
+    trainer.save_checkpoint(folder / CHECKPOINT_FILE, weights_only=False)
     save_head(folder / HEAD_FILE, module.head, module.hparams["trained"])
 
 
