@@ -4,13 +4,17 @@ The maths of the paper's "feature discrepancy" section, as pure functions on uni
 nothing of where tokens come from, nor of what is learned on top.
 """
 
+from math import isqrt
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-MATCH_BYTES = 64 * 2**20
-"""Default bound on the similarity matrix that a search holds at one time."""
+MATCH_BYTES = 16 * 2**20
+"""Default bound on the similarity matrix that a search holds at one time; small pieces stay in a processor's cache."""
+
+BLOCK = 128
+"""Similarities whose maximum is taken first, before asking where it lies: finding indices costs more than maxima."""
 
 
 class Discrepancy(NamedTuple):
@@ -32,35 +36,60 @@ def nearest(query: Tensor, bank: Tensor, max_bytes: int = MATCH_BYTES) -> tuple[
     lowest index is taken, in every piece and across pieces, so that the piece size decides nothing.
 
     Args:
-        query: unit-length tokens (Q, C).
-        bank: unit-length tokens (R, C), R >= 1, of the same dtype and device.
-        max_bytes: bound on the size of one piece of the (Q, R) matrix.
+        query: unit-length tokens (Q, C), or W groups of them (W, Q, C).
+        bank: unit-length tokens (R, C), or one bank for each group (W, R, C), R >= 1; converted to the query's dtype
+            piece by piece.
+        max_bytes: bound on the size of one piece of the (W, Q, R) matrix.
 
     Returns:
-        similarity (Q,) and index (Q,) int64 into the bank.
+        similarity (Q,) or (W, Q), and index of the same shape, int64 into the (group's) bank.
 
     Raises:
-        ValueError: if the bank is empty or the widths differ.
+        ValueError: if the bank is empty, or the widths or numbers of groups differ.
     """
-    if bank.ndim != 2 or bank.shape[0] == 0:
-        raise ValueError(f"the reference bank must be (R, C) with R >= 1, got {tuple(bank.shape)}")
-    if query.ndim != 2 or query.shape[1] != bank.shape[1]:
+    if query.ndim not in (2, 3) or query.ndim != bank.ndim or query.shape[:-2] != bank.shape[:-2]:
+        raise ValueError(f"query {tuple(query.shape)} and bank {tuple(bank.shape)} are not both (Q, C) or (W, Q, C)")
+    if bank.shape[-2] == 0:
+        raise ValueError(f"the reference bank must have R >= 1 tokens, got {tuple(bank.shape)}")
+    if query.shape[-1] != bank.shape[-1]:
         raise ValueError(f"query {tuple(query.shape)} and bank {tuple(bank.shape)} differ in token width C")
+    if query.ndim == 2:
+        similarity, index = nearest(query[None], bank[None], max_bytes)
+        return similarity[0], index[0]
+    groups, queries, references = query.shape[0], query.shape[1], bank.shape[1]
     cells = max(1, max_bytes // query.element_size())
-    columns = min(bank.shape[0], cells)
-    rows = max(1, cells // columns)
-    similarity = query.new_empty(query.shape[0])
-    index = torch.empty(query.shape[0], dtype=torch.int64, device=query.device)
-    for q in range(0, query.shape[0], rows):
-        part = query[q : q + rows]
-        best, where = (part @ bank[:columns].T).max(dim=1)  # (rows,), the first of equal maxima
-        for r in range(columns, bank.shape[0], columns):
-            value, at = (part @ bank[r : r + columns].T).max(dim=1)
-            where = torch.where(value > best, at + r, where)  # strictly: a tie stays with the lower index
-            best = torch.maximum(best, value)
-        similarity[q : q + rows] = best
-        index[q : q + rows] = where
+    columns = min(references, max(isqrt(cells), cells // max(1, queries)))
+    rows = max(1, min(queries, cells // columns))
+    layers = max(1, cells // (rows * columns))
+    similarity = query.new_full((groups, queries), -torch.inf)
+    index = torch.zeros(groups, queries, dtype=torch.int64, device=query.device)
+    for g in range(0, groups, layers):
+        for r in range(0, references, columns):
+            piece = bank[g : g + layers, r : r + columns].to(query.dtype).transpose(1, 2)  # g C r
+            for q in range(0, queries, rows):
+                here = (slice(g, g + layers), slice(q, q + rows))
+                value, at = _first_maximum(query[here] @ piece)
+                index[here] = torch.where(value > similarity[here], at + r, index[here])  # a tie stays with the lower
+                similarity[here] = torch.maximum(value, similarity[here])
     return similarity, index
+
+
+def _first_maximum(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each row's maximum and the first place where it stands, (..., N) -> (...) and (...) int64."""
+    size = matrix.shape[-1]
+    whole = size - size % BLOCK
+    if whole <= BLOCK:
+        found: tuple[Tensor, Tensor] = matrix.max(dim=-1)
+        return found
+    blocks = matrix[..., :whole].unflatten(-1, (-1, BLOCK))
+    value, block = blocks.amax(dim=-1).max(dim=-1)
+    inside = blocks.take_along_dim(block[..., None, None], dim=-2).argmax(dim=-1)[..., 0]
+    index = block * BLOCK + inside
+    if whole < size:
+        rest, at = matrix[..., whole:].max(dim=-1)
+        index = torch.where(rest > value, at + whole, index)
+        value = torch.maximum(rest, value)
+    return value, index
 
 
 def feature_discrepancy(tokens: Tensor, bank: Tensor, max_bytes: int = MATCH_BYTES) -> Discrepancy:
@@ -87,7 +116,37 @@ def feature_discrepancy(tokens: Tensor, bank: Tensor, max_bytes: int = MATCH_BYT
     discrepancy = tokens.new_empty(layers, batch, count)
     for layer in range(layers):
         query = tokens[layer].reshape(-1, width)  # B*N C
-        similarity, index = nearest(query, bank[layer].to(query.dtype), max_bytes)
-        deviation[layer] = (query - bank[layer, index]).abs_().view(batch, count, width)
+        similarity, index = nearest(query, bank[layer], max_bytes)
+        deviation[layer] = (query - bank[layer, index].to(query.dtype)).abs_().view(batch, count, width)
         discrepancy[layer] = (1 - similarity).view(batch, count)
+    return Discrepancy(deviation, discrepancy)
+
+
+def feature_discrepancy_within(
+    tokens: Tensor, bank: Tensor, units: Tensor, max_bytes: int = MATCH_BYTES
+) -> Discrepancy:
+    """Match the tokens of each query window with those of its own few reference windows only.
+
+    Args:
+        tokens: unit-length query tokens (L, W, N, C).
+        bank: unit-length tokens of U reference windows (L, U, M, C).
+        units: which reference windows each query window searches, (W, m) int64, in ascending order if ties are to go
+            to the lowest index.
+        max_bytes: bound on the similarity matrix, and on the reference tokens gathered, at one time.
+
+    Returns:
+        deviation (L, W, N, C) and discrepancy (L, W, N).
+    """
+    layers, windows, _, width = tokens.shape
+    deviation = torch.empty_like(tokens)
+    discrepancy = tokens.new_empty(tokens.shape[:3])
+    step = max(1, max_bytes // (units.shape[1] * bank.shape[2] * width * tokens.element_size()))
+    for layer in range(layers):
+        for w in range(0, windows, step):
+            query = tokens[layer, w : w + step]
+            own = bank[layer, units[w : w + step]].flatten(1, 2).to(query.dtype)  # w m*M C
+            similarity, index = nearest(query, own, max_bytes)
+            matched = own.gather(1, index[..., None].expand(-1, -1, width))  # w N C
+            deviation[layer, w : w + step] = (query - matched).abs_()
+            discrepancy[layer, w : w + step] = 1 - similarity
     return Discrepancy(deviation, discrepancy)

@@ -1,41 +1,86 @@
-"""Reference bank: the patch tokens of the k defect-free reference images of one category."""
+"""Reference bank: the patch tokens of defect-free references, and the ways to search it.
 
-from dataclasses import dataclass
+A unit of a bank is what was encoded alone: a whole reference image, or one local window of it. The image-feature index
+memory searches few units instead of all: those whose image feature is most similar to the query's.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from fdsl.backbones import Backbone
-from fdsl.discrepancy import MATCH_BYTES, Discrepancy, feature_discrepancy
+from fdsl.backbones import Backbone, Encoding
+from fdsl.discrepancy import MATCH_BYTES, Discrepancy, feature_discrepancy, feature_discrepancy_within
 
 
 @dataclass(frozen=True)
 class ReferenceBank:
-    """Tokens of k references, ready to be matched against.
+    """Tokens of U reference images or windows, ready to be matched against.
 
     Attributes:
-        tokens: unit-length reference tokens (L, k*N, C).
+        tokens: unit-length reference tokens (L, U, N, C); half precision is storage only, the search runs in fp32.
+        image_feature: unit-length (U, D).
     """
 
     tokens: Tensor
+    image_feature: Tensor
 
     @classmethod
-    def encode(cls, backbone: Backbone, images: Tensor, batch_size: int = 8) -> "ReferenceBank":
-        """Encode preprocessed reference images (k, 3, S, S), ``batch_size`` at a time.
+    def encode(cls, backbone: Backbone, images: Tensor, batch_size: int = 8, dtype: torch.dtype | None = None) -> Self:
+        """Encode preprocessed reference images (U, 3, S, S), ``batch_size`` at a time, stored as ``dtype``.
 
         Raises:
             ValueError: if there is no reference.
         """
         if images.shape[0] == 0:
             raise ValueError("a reference bank needs at least one reference image")
-        parts = [backbone(part).tokens for part in torch.split(images, batch_size)]
-        return cls(torch.cat(parts, dim=1).flatten(1, 2))  # L k N C -> L k*N C
+        tokens: Tensor | None = None
+        features: list[Tensor] = []
+        for start in range(0, len(images), batch_size):
+            part: Encoding = backbone(images[start : start + batch_size])
+            if tokens is None:  # made whole at once: joining parts would hold the bank twice
+                layers, _, count, width = part.tokens.shape
+                tokens = part.tokens.new_empty(layers, len(images), count, width, dtype=dtype or part.tokens.dtype)
+            tokens[:, start : start + batch_size] = part.tokens
+            features.append(part.image_feature)
+        assert tokens is not None  # for the type checker
+        return cls(tokens, torch.cat(features))
 
     def match(self, tokens: Tensor, max_bytes: int = MATCH_BYTES) -> Discrepancy:
-        """Match query tokens (L, B, N, C), see :func:`fdsl.discrepancy.feature_discrepancy`."""
-        return feature_discrepancy(tokens, self.tokens, max_bytes)
+        """Match query tokens (L, B, N, C) with the whole bank, see :func:`fdsl.discrepancy.feature_discrepancy`."""
+        return feature_discrepancy(tokens, self.tokens.flatten(1, 2), max_bytes)
+
+    def match_own(self, query: Encoding, top_m: int, max_bytes: int = MATCH_BYTES) -> Discrepancy:
+        """Match each query with its own ``top_m`` nearest units only; with all of them if there are fewer."""
+        units = self.nearest_units(query.image_feature, top_m)
+        return feature_discrepancy_within(query.tokens, self.tokens, units, max_bytes)
+
+    def nearest_units(self, image_feature: Tensor, top_m: int) -> Tensor:
+        """Return the units most similar in image feature, (B, D) -> (B, min(top_m, U)) int64, ascending.
+
+        Of equally similar units those of lowest index are taken.
+        """
+        similarity = image_feature.to(self.image_feature.dtype) @ self.image_feature.T  # B U
+        order = similarity.sort(dim=1, descending=True, stable=True).indices
+        return order[:, :top_m].sort(dim=1).values
+
+    def union(self, image_feature: Tensor, top_m: int) -> "ReferenceBank":
+        """Return the bank of all units that any of the queries (B, D) picks, each of them once."""
+        units = self.nearest_units(image_feature, top_m).unique()  # sorted
+        return ReferenceBank(self.tokens[:, units], self.image_feature[units])
+
+    def to(self, device: torch.device) -> "ReferenceBank":
+        """Return the bank on another device."""
+        return replace(self, tokens=self.tokens.to(device), image_feature=self.image_feature.to(device))
 
     @property
     def nbytes(self) -> int:
         """Size of the bank in bytes."""
-        return self.tokens.numel() * self.tokens.element_size()
+        return sum(t.numel() * t.element_size() for t in (self.tokens, self.image_feature))
+
+
+def distinct(images: Tensor) -> Tensor:
+    """Drop images that repeat an earlier one exactly: they add nothing to a bank, (k, 3, S, S) -> (d, 3, S, S)."""
+    first = [i for i in range(len(images)) if not any(torch.equal(images[i], images[j]) for j in range(i))]
+    return images if len(first) == len(images) else images[first]
