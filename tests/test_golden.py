@@ -1,6 +1,8 @@
 """Agreement with the published algorithm, on vectors that it made: the proof of correctness."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,23 +13,18 @@ from lightning import Trainer
 from datamodules import MVTecDataModule
 from datamodules.references import file_sha256
 from fdsl.checkpoint import from_upstream, load_head
+from fdsl.detector import Detector
+from fdsl.local_features import LocalFeatures
 from fdsl.losses import dice_loss, focal_loss, score_loss
 from fdsl.module import FDSLModule
+from fdsl.reference import References
 from fdsl.score_learning import ScoreHead
+from fdsl.scoring import AnomalyScore, blend, image_score, score_maps
+from fdsl.windows import stitch_windows
+from tests.near_ties import Matching, resolve
 from tests.stand_in import CLIP_MEAN, CLIP_STD, StandIn
 
 ATOL = 1e-5
-
-
-def assert_maps_agree(ours: np.ndarray, published: np.ndarray) -> None:
-    """Within 1e-5, but for tokens with two references equally near to within a rounding.
-
-    Which of the two is picked depends on the processor and the shape of the matrix product. Such picks may move at
-    most 2 % of the pixels, by at most 1e-3.
-    """
-    difference = np.abs(ours - published)
-    assert (difference > ATOL).mean() <= 0.02
-    assert difference.max() <= 1e-3
 
 
 @pytest.fixture
@@ -44,22 +41,88 @@ def first_images(golden: Path, tmp_path: Path):
     return write
 
 
-@pytest.mark.parametrize("name", ["nan_nam0_k1", "nan_nam1_k1", "nan_nam1_k2"])
-@pytest.mark.parametrize("batch_size", [1, 4])
-def test_scores_of_the_published_algorithm(name: str, batch_size: int, golden: Path, first_images, stand_in: StandIn):
-    nam, k = "nam1" in name, int(name[-1])
-    data = MVTecDataModule(
-        str(golden / "mvtec"),
-        518,
-        CLIP_MEAN,
-        CLIP_STD,
-        kshots=k,
-        references=str(first_images(k)),
-        batch_size=batch_size,
-    )
+FILES = ("nan_nam0_k1", "nan_nam1_k1", "nan_nam1_k2")
+WINDOWED = ("mul_nam1_k1_stride8", "onlywin_nam1_k1_stride8", "mul_nam1_k2_stride8_index")
+
+
+def detector_of(name: str, golden: Path, backbone: StandIn, batch_size: int = 32) -> Detector:
+    """The detector that a golden file was made with."""
+    head = load_head(golden / "upstream_epoch_1.pth", "nam1" in name).head
+    search = "union" if name.endswith("index") else "full"
+    local = None if name.startswith("nan") else LocalFeatures(13, 8, batch_size, search, top_m=1)
+    return Detector(backbone, head, local=local, local_weight=1.0 if name.startswith("onlywin") else 0.5)
+
+
+def data_of(name: str, golden: Path, manifest: Callable[[int], Path], batch_size: int = 1) -> MVTecDataModule:
+    k = int(name.split("_k")[1][0])
+    references = str(manifest(k))
+    root = str(golden / "mvtec")
+    data = MVTecDataModule(root, 518, CLIP_MEAN, CLIP_STD, kshots=k, references=references, batch_size=batch_size)
     data.setup()
-    module = FDSLModule(stand_in, nam=nam, progress=False)
-    module.head.load_state_dict(load_head(golden / "upstream_epoch_1.pth", nam).head.state_dict())
+    return data
+
+
+def matchings(detector: Detector, references: References, image: torch.Tensor) -> list[Matching]:
+    """Match one image (1, 3, S, S) branch by branch, windows picked by a plain search."""
+    made = []
+    if references.whole is not None:
+        tokens = detector.backbone(image).tokens
+        made.append(Matching.of(detector.head, tokens, references.whole.tokens.flatten(1, 2)))
+    if references.windows is not None:
+        query = detector.backbone(torch.cat(detector.local.cut(detector.backbone, image[0])))
+        tokens = references.windows.tokens
+        if detector.local.search == "union":
+            picked = (query.image_feature @ references.windows.image_feature.T).argmax(dim=1)
+            tokens = tokens[:, sorted(set(picked.tolist()))]
+        made.append(Matching.of(detector.head, query.tokens, tokens.flatten(1, 2)))
+    return made
+
+
+def rendered(detector: Detector, probabilities: list[torch.Tensor]) -> AnomalyScore:
+    """From token probabilities (L, U, N) of whole image and windows to the score."""
+    scores = []
+    for p in probabilities:
+        tokens = p[:, 0].view(-1, 37, 37) if p.shape[1] == 1 else stitch_windows(p, 37, 13, 8)  # L G G
+        scores.append(score_maps(detector.head.aggregate(tokens[:, None]), 240))
+    return scores[0] if len(scores) == 1 else blend(*scores, 0.5)
+
+
+@pytest.mark.parametrize("name", FILES + WINDOWED)
+def test_scores_of_the_published_algorithm(name: str, golden: Path, first_images, stand_in: StandIn):
+    data = data_of(name, golden, first_images)
+    detector = detector_of(name, golden, stand_in)
+    expected = np.load(golden / "scores" / f"{name}.npz")
+    with torch.inference_mode():
+        for category, loader in zip(data.categories, data.test_dataloader(), strict=True):
+            references = detector.encode_references(data.reference_images(category))
+            published = torch.from_numpy(expected[f"{category}/pixel_map"])
+            maps, peaks = [], []
+            for i, batch in enumerate(loader):
+                found = matchings(detector, references, batch["image"])
+                own = detector(batch["image"], references)["fdsl"]
+                plain = rendered(detector, [m.probability for m in found])
+                torch.testing.assert_close(own, plain, atol=1e-6, rtol=0)
+                # And with near ties resolved as published, every pixel agrees.
+                score = resolve(
+                    detector.head, found, partial(rendered, detector), lambda m, p=published[i]: m[:, ::4, ::4] - p
+                )
+                maps.append(score.map[0])
+                peaks.append(score.peak[0])
+            made = torch.stack(maps)
+            torch.testing.assert_close(made[:, ::4, ::4], published, atol=ATOL, rtol=0)
+            s1, s2 = torch.stack(peaks).double(), made.flatten(1).amax(dim=1).double()
+            # Min-max normalisation divides a rounding of the maxima (2^-24, fp32 below 1) by their spread, which with
+            # NAM and this random head is as little as 0.0019.
+            atol = max(ATOL, 2**-24 / float(s2.max() - s2.min()))
+            scores = image_score(s1, s2, "transductive")
+            np.testing.assert_allclose(scores, expected[f"{category}/image_score"], atol=atol, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["nan_nam1_k2", "mul_nam1_k2_stride8_index"])
+def test_a_test_run_gives_the_detectors_scores(name: str, golden: Path, first_images, stand_in: StandIn):
+    data = data_of(name, golden, first_images, batch_size=4)
+    detector = detector_of(name, golden, stand_in, batch_size=7)
+    module = FDSLModule(detector, progress=False)
     seen = {}
     module.listeners.append(lambda category, test, result: seen.update({category: (test, result)}))
     for category in data.categories:
@@ -68,17 +131,14 @@ def test_scores_of_the_published_algorithm(name: str, batch_size: int, golden: P
         module, data.test_dataloader(), verbose=False
     )
     expected = np.load(golden / "scores" / f"{name}.npz")
+    assert set(seen) == {"plate", "tiles"}
     for category, (test, result) in seen.items():
-        pixel_map = torch.cat(test.maps["fdsl"])[:, ::4, ::4]
-        assert_maps_agree(pixel_map.numpy(), expected[f"{category}/pixel_map"])
-        # Min-max normalisation divides a rounding of the maxima (2^-24, fp32 below 1) by their spread, which with NAM
-        # and this random head is as little as 0.0019.
-        low, high = torch.cat(test.maps["fdsl"]).flatten(1).amax(dim=1).aminmax()
-        atol = max(ATOL, 2**-24 / float(high - low))
-        np.testing.assert_allclose(result.image_scores["fdsl"], expected[f"{category}/image_score"], atol=atol, rtol=0)
+        difference = np.abs(torch.cat(test.maps["fdsl"])[:, ::4, ::4].numpy() - expected[f"{category}/pixel_map"])
+        assert difference.max() <= 1e-3
+        assert (difference > ATOL).mean() <= 0.05  # a near tie picked otherwise moves a twentieth of one image's map
+        np.testing.assert_allclose(result.image_scores["fdsl"], expected[f"{category}/image_score"], atol=5e-5, rtol=0)
         np.testing.assert_array_equal(torch.cat(test.masks)[:, ::4, ::4], expected[f"{category}/mask"])
         np.testing.assert_array_equal(result.labels, expected[f"{category}/label"])
-    assert set(seen) == {"plate", "tiles"}
 
 
 @pytest.mark.parametrize("nam", [False, True])

@@ -3,7 +3,7 @@
 One category is held in memory at a time. Image scores wait for the end, since the transductive one needs them all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fdsl.metrics import PixelMetrics, ranking_metrics
-from fdsl.scoring import anomaly_map, image_score, peak_score
+from fdsl.scoring import AnomalyScore, image_score
 
 T = TypeVar("T")
 Metrics = dict[str, float]
@@ -42,12 +42,11 @@ class CategoryTest:
 
     Args:
         methods: names of the methods compared on the same images and references.
-        map_size: side of the anomaly maps, in pixels.
         score_mode: how image scores are made, see :func:`fdsl.scoring.image_score`.
     """
 
-    def __init__(self, methods: Sequence[str], map_size: int, score_mode: str) -> None:
-        self.map_size, self.score_mode = map_size, score_mode
+    def __init__(self, methods: Sequence[str], score_mode: str) -> None:
+        self.score_mode = score_mode
         self.paths: list[str] = []
         self.labels: list[int] = []
         self.masks: list[Tensor] = []
@@ -57,15 +56,15 @@ class CategoryTest:
         self._pixels = {method: PixelMetrics() for method in methods}
 
     def update(
-        self, layer_maps: dict[str, Tensor], paths: list[str], labels: Tensor, masks: Tensor, visible: Tensor
+        self, scores: Mapping[str, AnomalyScore], paths: list[str], labels: Tensor, masks: Tensor, visible: Tensor
     ) -> None:
         """Take in a batch.
 
         Args:
-            layer_maps: of each method, (L, B, G, G).
+            scores: of each method, maps (B, M, M) and peaks (B,).
             paths: B image paths.
             labels: (B,), 1 where defective.
-            masks: (B, map_size, map_size) uint8.
+            masks: (B, M, M) uint8.
             visible: (B,), False where an image is labelled defective, but its mask is empty after cropping.
         """
         masks = masks.cpu()
@@ -73,12 +72,12 @@ class CategoryTest:
         self.labels += labels.tolist()
         self.masks.append(masks)
         self.hidden_defects += int((~visible).sum())
-        for method, maps in layer_maps.items():
-            made = anomaly_map(maps.float(), self.map_size).cpu()
-            s1, s2 = peak_score(maps.float()).double().tolist(), made.flatten(1).amax(dim=1).double().tolist()
+        for method, score in scores.items():
+            maps = score.map.cpu()
+            s1, s2 = score.peak.double().tolist(), maps.flatten(1).amax(dim=1).double().tolist()
             self._parts[method] += list(zip(s1, s2, strict=True))
-            self.maps[method].append(made)
-            self._pixels[method].update(made, masks)
+            self.maps[method].append(maps)
+            self._pixels[method].update(maps, masks)
 
     def finish(self) -> CategoryResult:
         """Compute the figures over all processes' images."""

@@ -12,6 +12,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from fdsl.checks import check_disjoint
 from fdsl.errors import ConfigError
+from fdsl.local_features import SEARCHES
+from fdsl.reference import DTYPES
 from fdsl.scoring import FUSIONS, IMAGE_SCORES
 from fdsl.windows import check_windows
 
@@ -44,6 +46,33 @@ class TrainingConfig:
 
 
 @dataclass
+class MemoryConfig:
+    """How reference tokens are kept and searched."""
+
+    search: str = MISSING
+    top_m: int | None = MISSING
+    dtype: str = "fp32"
+    save: bool = False
+    load: str | None = None
+
+    def check(self) -> None:
+        """Refuse unknown choices, and a ``top_m`` that nothing would read."""
+        _one_of("memory.search", self.search, SEARCHES)
+        _one_of("memory.dtype", self.dtype, tuple(DTYPES))
+        if self.search == "full":
+            if self.top_m is not None:
+                raise ConfigError(f"memory.top_m={self.top_m}: the full memory picks no windows; use memory=index")
+        elif self.top_m is None:
+            raise ConfigError(f"memory.top_m=null: memory.search={self.search} picks so many windows; give a number")
+        else:
+            _at_least("memory.top_m", self.top_m, 1)
+        if self.load is not None and not Path(self.load).is_dir():
+            raise ConfigError(f"memory.load={self.load}: no such folder; give the banks folder of a run")
+        if self.load is not None and self.save:
+            raise ConfigError("memory.save writes what was encoded, memory.load reads it instead; drop one of them")
+
+
+@dataclass
 class Config:
     """Everything a run depends on. See ``conf/config.yaml`` for what each key means."""
 
@@ -55,11 +84,13 @@ class Config:
     logger: Any = None
     kshots: int = 1
     seed: int = 0
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
     winmode: str = "nan"
     nam: bool = True
     win_size: int = 13
     win_stride: int = 2
     win_weight: float = 0.5
+    win_batch_size: int = 32
     fusion: str = "asl"
     fusion_weight: float = 0.5
     image_score: str = "transductive"
@@ -76,7 +107,8 @@ class Config:
     def title(self) -> str:
         """Name the run by what its figures depend on most."""
         fusion = self.fusion if self.fusion == "asl" else f"{self.fusion} {self.fusion_weight:g}"
-        return f"{self.kshots}-shot, seed {self.seed}, winmode {self.winmode}, NAM {self.nam}, fusion {fusion}"
+        winmode = self.winmode if self.winmode == "nan" else f"{self.winmode} (memory {self.memory.search})"
+        return f"{self.kshots}-shot, seed {self.seed}, winmode {winmode}, NAM {self.nam}, fusion {fusion}"
 
     def check(self) -> None:
         """Refuse what cannot be run, and resolve the paths of files.
@@ -88,7 +120,7 @@ class Config:
         _one_of("fusion", self.fusion, FUSIONS)
         _one_of("image_score", self.image_score, IMAGE_SCORES)
         _one_of("reference_sampling", self.reference_sampling, ("without_replacement", "with_replacement"))
-        for key in ("kshots", "win_size", "win_stride", "map_size"):
+        for key in ("kshots", "win_size", "win_stride", "win_batch_size", "map_size"):
             _at_least(key, getattr(self, key), 1)
         for key in ("epochs", "batch_size", "references", "save_every"):
             _at_least(f"training.{key}", getattr(self.training, key), 1)
@@ -105,6 +137,7 @@ class Config:
         if len(self.training.betas) != 2 or not all(0 <= b < 1 for b in self.training.betas):
             raise ConfigError(f"training.betas={self.training.betas}: two values in [0, 1)")
         self._resolve_files()
+        self.memory.check()
         self._check_files()
         self._check_nodes()
 
@@ -112,12 +145,10 @@ class Config:
         """Refuse window settings that do not fit a grid of ``grid`` x ``grid`` patches.
 
         Raises:
-            ConfigError: if windows would leave cells uncovered, or are not available.
+            ConfigError: if windows would leave cells uncovered.
         """
-        if self.winmode == "nan":
-            return
-        check_windows(grid, self.win_size, self.win_stride)
-        raise ConfigError(f"winmode={self.winmode}: local windows (LFE) are not in this version yet; use winmode=nan")
+        if self.winmode != "nan":
+            check_windows(grid, self.win_size, self.win_stride)
 
     def _check_files(self) -> None:
         if not self.train and self.ckpt is None:
@@ -138,6 +169,7 @@ class Config:
         self.ckpt, self.references = _resolved(self.ckpt), _resolved(self.references)
         self.data["references"] = _resolved(self.data.get("references"))
         self.training.resume = _resolved(self.training.resume)
+        self.memory.load = _resolved(self.memory.load)
 
     def _check_nodes(self) -> None:
         for key in ("mean", "std"):

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-MATCH_BYTES = 16 * 2**20
-"""Default bound on the similarity matrix that a search holds at one time; small pieces stay in a processor's cache."""
+MATCH_BYTES = {"cpu": 16 * 2**20, "cuda": 512 * 2**20}
+"""Default bound on the similarities that a search holds at one time, by kind of device: pieces that stay in a
+processor's cache, and pieces that keep a graphics card busy."""
 
 BLOCK = 128
 """Similarities whose maximum is taken first, before asking where it lies: finding indices costs more than maxima."""
@@ -29,7 +30,7 @@ class Discrepancy(NamedTuple):
     discrepancy: Tensor
 
 
-def nearest(query: Tensor, bank: Tensor, max_bytes: int = MATCH_BYTES) -> tuple[Tensor, Tensor]:
+def nearest(query: Tensor, bank: Tensor, max_bytes: int | None = None) -> tuple[Tensor, Tensor]:
     """Find the exact nearest bank token, by inner product, of every query token.
 
     The similarity matrix is built in pieces of at most ``max_bytes``. Of equally near tokens the one with the
@@ -39,7 +40,7 @@ def nearest(query: Tensor, bank: Tensor, max_bytes: int = MATCH_BYTES) -> tuple[
         query: unit-length tokens (Q, C), or W groups of them (W, Q, C).
         bank: unit-length tokens (R, C), or one bank for each group (W, R, C), R >= 1; converted to the query's dtype
             piece by piece.
-        max_bytes: bound on the size of one piece of the (W, Q, R) matrix.
+        max_bytes: bound on the size of one piece of the (W, Q, R) matrix; None takes :data:`MATCH_BYTES`.
 
     Returns:
         similarity (Q,) or (W, Q), and index of the same shape, int64 into the (group's) bank.
@@ -57,7 +58,7 @@ def nearest(query: Tensor, bank: Tensor, max_bytes: int = MATCH_BYTES) -> tuple[
         similarity, index = nearest(query[None], bank[None], max_bytes)
         return similarity[0], index[0]
     groups, queries, references = query.shape[0], query.shape[1], bank.shape[1]
-    cells = max(1, max_bytes // query.element_size())
+    cells = max(1, budget(query, max_bytes) // query.element_size())
     columns = min(references, max(isqrt(cells), cells // max(1, queries)))
     rows = max(1, min(queries, cells // columns))
     layers = max(1, cells // (rows * columns))
@@ -74,6 +75,11 @@ def nearest(query: Tensor, bank: Tensor, max_bytes: int = MATCH_BYTES) -> tuple[
     return similarity, index
 
 
+def budget(query: Tensor, max_bytes: int | None) -> int:
+    """Return the bound on a search's working memory, in bytes: what was asked for, or its device's default."""
+    return MATCH_BYTES.get(query.device.type, MATCH_BYTES["cpu"]) if max_bytes is None else max_bytes
+
+
 def _first_maximum(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Return each row's maximum and the first place where it stands, (..., N) -> (...) and (...) int64."""
     size = matrix.shape[-1]
@@ -81,7 +87,7 @@ def _first_maximum(matrix: Tensor) -> tuple[Tensor, Tensor]:
     if whole <= BLOCK:
         found: tuple[Tensor, Tensor] = matrix.max(dim=-1)
         return found
-    blocks = matrix[..., :whole].unflatten(-1, (-1, BLOCK))
+    blocks = matrix[..., :whole].view(*matrix.shape[:-1], -1, BLOCK)
     value, block = blocks.amax(dim=-1).max(dim=-1)
     inside = blocks.take_along_dim(block[..., None, None], dim=-2).argmax(dim=-1)[..., 0]
     index = block * BLOCK + inside
@@ -92,7 +98,7 @@ def _first_maximum(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return value, index
 
 
-def feature_discrepancy(tokens: Tensor, bank: Tensor, max_bytes: int = MATCH_BYTES) -> Discrepancy:
+def feature_discrepancy(tokens: Tensor, bank: Tensor, max_bytes: int | None = None) -> Discrepancy:
     """Match query tokens with a reference bank, each layer with its own.
 
     Args:
@@ -123,7 +129,7 @@ def feature_discrepancy(tokens: Tensor, bank: Tensor, max_bytes: int = MATCH_BYT
 
 
 def feature_discrepancy_within(
-    tokens: Tensor, bank: Tensor, units: Tensor, max_bytes: int = MATCH_BYTES
+    tokens: Tensor, bank: Tensor, units: Tensor, max_bytes: int | None = None
 ) -> Discrepancy:
     """Match the tokens of each query window with those of its own few reference windows only.
 
@@ -140,13 +146,14 @@ def feature_discrepancy_within(
     layers, windows, _, width = tokens.shape
     deviation = torch.empty_like(tokens)
     discrepancy = tokens.new_empty(tokens.shape[:3])
-    step = max(1, max_bytes // (units.shape[1] * bank.shape[2] * width * tokens.element_size()))
+    step = max(1, budget(tokens, max_bytes) // (units.shape[1] * bank.shape[2] * width * tokens.element_size()))
     for layer in range(layers):
         for w in range(0, windows, step):
             query = tokens[layer, w : w + step]
             own = bank[layer, units[w : w + step]].flatten(1, 2).to(query.dtype)  # w m*M C
-            similarity, index = nearest(query, own, max_bytes)
-            matched = own.gather(1, index[..., None].expand(-1, -1, width))  # w N C
+            similarity, index = nearest(query, own, max_bytes)  # w N
+            index += torch.arange(0, own.shape[0] * own.shape[1], own.shape[1], device=index.device)[:, None]
+            matched = own.flatten(0, 1)[index.flatten()].view_as(query)  # w N C
             deviation[layer, w : w + step] = (query - matched).abs_()
             discrepancy[layer, w : w + step] = 1 - similarity
     return Discrepancy(deviation, discrepancy)

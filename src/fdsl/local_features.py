@@ -4,57 +4,109 @@ A defect too small to change a whole image's tokens fills a good part of a windo
 cut, encoded and matched alike; the windows' maps are stitched together, and NAM runs once, on the stitched map.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import chain
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from fdsl.backbones import Backbone, Encoding
-from fdsl.discrepancy import Discrepancy
 from fdsl.reference import ReferenceBank
-from fdsl.windows import check_windows, cut_windows, stitch_windows
+from fdsl.score_learning import ScoreHead
+from fdsl.scoring import LayerMaps
+from fdsl.windows import check_windows, cut_windows, stitch_windows, window_boxes
 
-
-class LayerMaps(NamedTuple):
-    """Per-layer maps of B images, each (L, B, G, G).
-
-    Attributes:
-        learned: the head's anomaly probability, after NAM if it is on.
-        discrepancy: 1 - cosine similarity to the nearest reference token.
-    """
-
-    learned: Tensor
-    discrepancy: Tensor
+SEARCHES = ("full", "union", "own")
 
 
 @dataclass(frozen=True)
-class Windows:
-    """Square windows of ``size`` patches every ``stride`` patches, encoded ``batch_size`` at a time."""
+class LocalFeatures:
+    """LFE with one choice of windows and of memory.
 
-    size: int
-    stride: int
+    Attributes:
+        size: side of a window, in patches.
+        stride: step between windows, in patches.
+        batch_size: windows encoded at one time; bounds the memory, changes no score.
+        search: which reference windows a query window is matched with. ``full``: all of them. ``union``: those that
+            any window of the same image picks by image feature, as published. ``own``: those it picks itself.
+        top_m: how many reference windows a query window picks.
+        dtype: that reference tokens are stored as; None keeps the backbone's.
+    """
+
+    size: int = 13
+    stride: int = 2
     batch_size: int = 32
+    search: str = "own"
+    top_m: int = 1
+    dtype: torch.dtype | None = None
 
-    def encode(self, backbone: Backbone, image: Tensor) -> Iterator[Encoding]:
-        """Encode the windows of one image (3, S, S), row-major, a batch at a time.
+    @property
+    def geometry(self) -> dict[str, int]:
+        """What decides which windows there are."""
+        return {"win_size": self.size, "win_stride": self.stride}
+
+    def encode_references(self, backbone: Backbone, images: Tensor, progress: bool = False) -> ReferenceBank:
+        """Encode the windows of reference images (k, 3, S, S) into one bank of k * W units.
 
         Raises:
             ConfigError: if the windows leave cells of the patch grid uncovered.
         """
-        for part in self.cut(backbone, image).split(self.batch_size):
-            yield backbone(part)
+        shown = tqdm(images, desc="windows of references", leave=False, disable=not progress)
+        batches = chain.from_iterable(self.cut(backbone, image) for image in shown)
+        count = len(window_boxes(self._grid(backbone, images), self.size, self.stride))
+        return ReferenceBank.collect(backbone, batches, len(images) * count, self.dtype)
 
-    def encode_references(
-        self, backbone: Backbone, images: Tensor, dtype: torch.dtype | None = None
-    ) -> ReferenceBank:
-        """Encode the windows of all references (k, 3, S, S) into one bank of k * W units."""
-        windows = torch.cat([self.cut(backbone, image) for image in images])
-        return ReferenceBank.encode(backbone, windows, self.batch_size, dtype)
+    def score(self, backbone: Backbone, head: ScoreHead, bank: ReferenceBank, images: Tensor) -> LayerMaps:
+        """Score images (B, 3, S, S), one after the other, by their windows.
 
-    def cut(self, backbone: Backbone, image: Tensor) -> Tensor:
-        """Cut one image, (3, S, S) -> (W, 3, s, s)."""
+        Args:
+            backbone: encodes windows in the caller's precision; all that follows runs in fp32.
+            head: classifies each window's deviations; its NAM runs on the stitched maps.
+            bank: of the references' windows.
+            images: preprocessed.
+
+        Returns:
+            stitched maps, (L, B, G, G) each.
+
+        Raises:
+            ConfigError: if the windows leave cells of the patch grid uncovered.
+        """
+        learned, discrepancy = zip(*(self._score_one(backbone, head, bank, image) for image in images), strict=True)
+        with torch.autocast(images.device.type, enabled=False):
+            return LayerMaps(head.aggregate(torch.stack(learned, dim=1)), torch.stack(discrepancy, dim=1))
+
+    def cut(self, backbone: Backbone, image: Tensor) -> tuple[Tensor, ...]:
+        """Cut one image (3, S, S) into its windows, row-major, in batches (b, 3, s, s)."""
         patch = backbone.spec.patch_size
-        check_windows(image.shape[-1] // patch, self.size, self.stride)
-        return cut_windows(image[None], self.size * patch, self.stride * patch)[0]
+        check_windows(self._grid(backbone, image), self.size, self.stride)
+        return torch.split(cut_windows(image[None], self.size * patch, self.stride * patch)[0], self.batch_size)
+
+    def _score_one(
+        self, backbone: Backbone, head: ScoreHead, bank: ReferenceBank, image: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Stitched probability and discrepancy of one image (3, S, S), (L, G, G) each, before NAM."""
+        encoded: Iterable[Encoding] = map(backbone, self.cut(backbone, image))
+        if self.search == "union":
+            encoded = list(encoded)  # the union is known only once every window has picked
+            bank = bank.union(torch.cat([part.image_feature for part in encoded]), self.top_m)
+        parts = list(self._score_windows(encoded, head, bank))
+        grid = self._grid(backbone, image)
+        learned, discrepancy = (
+            stitch_windows(torch.cat(maps, dim=1), grid, self.size, self.stride) for maps in zip(*parts, strict=True)
+        )
+        return learned, discrepancy
+
+    def _score_windows(
+        self, encoded: Iterable[Encoding], head: ScoreHead, bank: ReferenceBank
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Probability and discrepancy of each batch of windows, (L, b, N) each."""
+        for part in encoded:
+            with torch.autocast(part.tokens.device.type, enabled=False):
+                found = bank.match_own(part, self.top_m) if self.search == "own" else bank.match(part.tokens)
+                yield head.classify(found.deviation)[..., 1].float(), found.discrepancy
+
+    @staticmethod
+    def _grid(backbone: Backbone, images: Tensor) -> int:
+        return images.shape[-1] // backbone.spec.patch_size

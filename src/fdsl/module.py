@@ -7,23 +7,29 @@ references and the losses run in fp32 whatever the precision, because half preci
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning import LightningModule
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from fdsl.backbones import Backbone
+from fdsl.bank_files import BankFiles
 from fdsl.category import CategoryResult, CategoryTest
+from fdsl.detector import METHODS, Detector
 from fdsl.discrepancy import Discrepancy
 from fdsl.losses import score_loss
-from fdsl.reference import ReferenceBank
-from fdsl.score_learning import ScoreHead, ScoreMaps
-from fdsl.scoring import fuse
+from fdsl.reference import ReferenceBank, References
+from fdsl.score_learning import ScoreMaps
 
-METHODS = ("fdsl", "fd")
-"""What a test measures side by side: the configured method, and the training-free discrepancy map."""
+
+class RunningTest(NamedTuple):
+    """The category that is being tested, held until its last image."""
+
+    category: str
+    references: References
+    test: CategoryTest
+
 
 CategoryListener = Callable[[str, CategoryTest, CategoryResult], None]
 
@@ -32,12 +38,9 @@ class FDSLModule(LightningModule):
     """Few-shot anomaly detection by feature discrepancy guided score learning.
 
     Args:
-        backbone: frozen; not saved in checkpoints, so it is given again when one is loaded.
-        nam: whether neighbour aggregation is on.
-        fusion: ``asl`` (as released) or ``fd_asl``.
-        fusion_weight: weight of the FD map in ``fd_asl``.
+        detector: backbone, head and scoring choices. A checkpoint holds the head's weights alone, so it is given again
+            when one is loaded.
         image_score: ``transductive`` or ``independent``, see :mod:`fdsl.scoring`.
-        map_size: side of the anomaly maps, in pixels.
         lr: Adam's learning rate.
         betas: Adam's betas.
         trained: plain description of what the head is trained on, kept in the checkpoint.
@@ -48,12 +51,8 @@ class FDSLModule(LightningModule):
 
     def __init__(
         self,
-        backbone: Backbone,
-        nam: bool = True,
-        fusion: str = "asl",
-        fusion_weight: float = 0.5,
+        detector: Detector,
         image_score: str = "transductive",
-        map_size: int = 240,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.5, 0.999),
         trained: dict[str, Any] | None = None,
@@ -62,15 +61,18 @@ class FDSLModule(LightningModule):
     ) -> None:
         super().__init__()
         trained = dict(trained or {})
-        self.save_hyperparameters(ignore=["backbone"])
-        self.backbone = backbone
-        self.head = ScoreHead(len(backbone.blocks), backbone.spec.width, nam)
+        self.save_hyperparameters(ignore=["detector"])
+        self.detector = detector
+        self.backbone = detector.backbone
+        self.head = detector.head
         self.listeners: list[CategoryListener] = []
         self.results: dict[str, CategoryResult] = {}
+        self.bank_bytes: dict[str, int] = {}
         self._images: dict[str, Tensor] = {}
-        self._banks: dict[str, ReferenceBank] = {}
+        self._banks: dict[str, ReferenceBank] = {}  # of training
+        self._bank_files = BankFiles()
         self._deviations: dict[tuple[str, int], Tensor] = {}  # (path, variant) -> (L, N, C)
-        self._running: tuple[str, CategoryTest] | None = None
+        self._running: RunningTest | None = None
 
     def attach_references(self, category: str, images: Tensor) -> None:
         """Give the preprocessed reference images (k, 3, S, S) of a category, in place of any given before.
@@ -80,42 +82,58 @@ class FDSLModule(LightningModule):
         self._images[category] = images
         self._banks.pop(category, None)
 
-    def bank(self, category: str) -> ReferenceBank:
-        """Return the reference bank of a category, encoding it the first time.
+    def attach_banks(self, files: BankFiles) -> None:
+        """Read the references' banks of a test from files, or write them there."""
+        self._bank_files = files
+
+    def training_bank(self, category: str) -> ReferenceBank:
+        """Return the bank of a category's whole references, encoding it the first time: windows are not trained on.
 
         Raises:
             ValueError: if no references were attached.
         """
         if category not in self._banks:
-            if category not in self._images:
-                raise ValueError(f"no references of {category}: call attach_references first")
-            images = self._images.pop(category).to(next(self.head.parameters()))  # its device and dtype
+            images = self._placed(self._taken(category))
             with self._precision():
                 self._banks[category] = ReferenceBank.encode(self.backbone, images)
         return self._banks[category]
+
+    def test_references(self, category: str) -> References:
+        """Return all banks of a category that a test needs, read from files or encoded.
+
+        Raises:
+            ValueError: if no references were attached.
+            FDSLError: if files were to be read and are not these references'.
+        """
+        images = self._taken(category)
+        if (found := self._bank_files.read(category, self.detector)) is not None:
+            return found.to(self.device)
+        with self._precision():
+            made = self.detector.encode_references(self._placed(images), self.hparams["progress"])
+        self._bank_files.write(category, made, self.detector)
+        return made
+
+    def _taken(self, category: str) -> Tensor:
+        if category not in self._images:
+            raise ValueError(f"no references of {category}: call attach_references first")
+        return self._images.pop(category)
+
+    def _placed(self, images: Tensor) -> Tensor:
+        return images.to(self.device, self.head.dtype)
 
     def _precision(self) -> AbstractContextManager[Any]:
         """The Trainer's precision, if there is one: references and queries must be encoded alike."""
         return self._trainer.precision_plugin.forward_context() if self._trainer else nullcontext()
 
     def compare(self, tokens: Tensor, categories: list[str]) -> Discrepancy:
-        """Match tokens (L, B, N, C) with the bank of each image's own category, in fp32."""
+        """Match training tokens (L, B, N, C) with the bank of each image's own category, in fp32."""
         with torch.autocast(self.device.type, enabled=False):
-            return self._compare(tokens.float(), categories)
-
-    def _compare(self, tokens: Tensor, categories: list[str]) -> Discrepancy:
-        if len(set(categories)) == 1:
-            return self.bank(categories[0]).match(tokens)
-        deviation, discrepancy = torch.empty_like(tokens), tokens.new_empty(tokens.shape[:3])
-        for category in sorted(set(categories)):
-            rows = [i for i, c in enumerate(categories) if c == category]
-            deviation[:, rows], discrepancy[:, rows] = self.bank(category).match(tokens[:, rows])
-        return Discrepancy(deviation, discrepancy)
-
-    def score(self, deviation: Tensor) -> ScoreMaps:
-        """Run the head on deviations (L, B, N, C), in the head's own precision."""
-        maps: ScoreMaps = self.head(deviation.to(next(self.head.parameters()).dtype))
-        return maps
+            tokens = tokens.float()
+            deviation, discrepancy = torch.empty_like(tokens), tokens.new_empty(tokens.shape[:3])
+            for category in sorted(set(categories)):
+                rows = [i for i, c in enumerate(categories) if c == category]
+                deviation[:, rows], discrepancy[:, rows] = self.training_bank(category).match(tokens[:, rows])
+            return Discrepancy(deviation, discrepancy)
 
     def training_deviation(self, batch: Mapping[str, Any]) -> Tensor:
         """Deviation of a training batch (L, B, N, C), recalled where it is kept."""
@@ -128,30 +146,18 @@ class FDSLModule(LightningModule):
             self._deviations.update(zip((keys[i] for i in new), found.unbind(dim=1), strict=True))
         return torch.stack([self._deviations[key] for key in keys], dim=1).to(self.device)
 
-    def layer_maps(self, images: Tensor, categories: list[str]) -> dict[str, Tensor]:
-        """Score images (B, 3, S, S) by every method, each (L, B, G, G)."""
-        tokens = self.backbone(images).tokens
-        found = self.compare(tokens, categories)
-        with torch.autocast(self.device.type, enabled=False):
-            learned = self.score(found.deviation).last.float()
-            fd = found.discrepancy.view_as(learned)
-            return {
-                "fdsl": fuse(learned, fd, self.hparams["fusion"], self.hparams["fusion_weight"]),
-                "fd": fd,
-            }
-
     def on_fit_start(self) -> None:
         """Encode all references first, so that the first steps do not stall without a word."""
         # Lightning takes a module in eval mode for an oversight; the frozen backbone is meant to stay in it.
         warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode", module="lightning")
         for category in tqdm(sorted(self._images), desc="references", disable=not self.hparams["progress"]):
-            self.bank(category)
+            self.training_bank(category)
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """Loss of the head on one batch of augmented, labelled auxiliary images."""
         deviation = self.training_deviation(batch)
         with torch.autocast(self.device.type, enabled=False):
-            maps = self.score(deviation)
+            maps: ScoreMaps = self.head(deviation)
             loss = score_loss([m.float() for m in maps.all()], batch["mask"])
         self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch["image"]))
         return loss
@@ -170,28 +176,29 @@ class FDSLModule(LightningModule):
         self.results.clear()
         self._running = None
 
-    def running_test(self, category: str) -> CategoryTest:
+    def running_test(self, category: str) -> RunningTest:
         """Return the test of a category, a new one with its first batch."""
         if self._running is None:
-            self._running = category, CategoryTest(METHODS, self.hparams["map_size"], self.hparams["image_score"])
-        return self._running[1]
+            test = CategoryTest(METHODS, self.hparams["image_score"])
+            self._running = RunningTest(category, self.test_references(category), test)
+            self.bank_bytes[category] = self._running.references.nbytes
+        return self._running
 
     def finish_category(self) -> None:
         """Turn the running category into its result, and tell the listeners."""
         if self._running is None:
             raise RuntimeError("no category is being tested")
-        category, test = self._running
-        self._running = None
-        self._banks.pop(category, None)
+        category, _, test = self._running
+        self._running = None  # and with it the references
         self.results[category] = test.finish()
         for listener in self.listeners:
             listener(category, test, self.results[category])
 
     def test_step(self, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score one batch; a loader holds the images of one category."""
-        test = self.running_test(batch["category"][0])
-        maps = self.layer_maps(batch["image"], batch["category"])
-        test.update(maps, batch["path"], batch["label"], batch["mask"], batch["defect_visible"])
+        running = self.running_test(batch["category"][0])
+        scores = self.detector(batch["image"], running.references)
+        running.test.update(scores, batch["path"], batch["label"], batch["mask"], batch["defect_visible"])
 
     def on_test_batch_end(
         self, outputs: Any, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0

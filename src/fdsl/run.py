@@ -1,33 +1,30 @@
 """One run: train the head on the auxiliary dataset, test it k-shot on the target, write what was found.
 
-The only module that turns configuration into objects, and so the only place that knows of both datasets and model.
-Everything that can be refused is refused before a weight is loaded or an image decoded.
+The only place that knows of both datasets and model. Everything that can be refused is refused before a weight is
+loaded or an image decoded.
 """
 
 import json
 import logging
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
 from lightning import Trainer, seed_everything
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from omegaconf import OmegaConf
 from rich.console import Console
 from torch.utils.data import DataLoader
 
 from fdsl import provenance
-from fdsl.backbones import Backbone, check_blocks, check_image_size
+from fdsl.backbones import Backbone
 from fdsl.backbones.weights import sha256_of_file
+from fdsl.build import bank_files, built, check_backbone, make_module, make_trainer, prepared
 from fdsl.category import CategoryResult, CategoryTest
-from fdsl.checkpoint import HeadFileError, TrainedHead, load_head, save_head
-from fdsl.checks import check_disjoint, check_head, check_resume
+from fdsl.checkpoint import load_head, save_head
+from fdsl.checks import check_disjoint
 from fdsl.config import Config
 from fdsl.errors import ConfigError, FDSLError
 from fdsl.module import FDSLModule
@@ -37,7 +34,7 @@ from fdsl.results import document, remarks, table, write_csv, write_json, write_
 log = logging.getLogger(__name__)
 
 CONFIG_FILE, MANIFEST_FILE, HEAD_FILE = "config.yaml", "references.json", "head.safetensors"
-CHECKPOINT_FILE = "checkpoints/last.ckpt"
+CHECKPOINT_FILE, BANKS_FOLDER = "checkpoints/last.ckpt", "banks"
 RESULTS_FILE, PARTIAL_FILE = "results.json", "partial.json"
 
 
@@ -68,6 +65,7 @@ def run(config: Config) -> dict[str, Any]:
         backbone: Backbone = built(config.backbone.model)
         seed_everything(config.training.seed, workers=True, verbose=False)
         module = make_module(config, backbone, loaded, aux)
+        module.attach_banks(bank_files(config, module.detector, target, folder / BANKS_FOLDER))
     point_latest(folder)  # only now: a run that was refused is not the newest
     if aux is not None:
         with timed(seconds, "train"):
@@ -88,74 +86,13 @@ def run(config: Config) -> dict[str, Any]:
             "trained": module.hparams["trained"],
         },
         "references": target.reference_manifest,
+        "bank_bytes": module.bank_bytes,
         "resolution": config.map_size,
         "seconds": seconds,
     }
     with timed(seconds, "test"):
         test(config, trainer, module, target, folder, facts)
     return finish(config, module.results, folder, facts)
-
-
-def check_backbone(config: Config) -> None:
-    """Refuse blocks, image sizes and windows that the backbone cannot have, without building it."""
-    model = dict(config.backbone.model)
-    kind: type[Backbone] = get_class(model.pop("_target_"))
-    spec = kind.describe(**model)
-    check_blocks(model["blocks"], spec.depth)
-    config.check_grid(check_image_size(config.backbone.image_size, spec.patch_size))
-
-
-def built(node: dict[str, Any], **more: Any) -> Any:
-    """Make what a configuration node names.
-
-    Raises:
-        ConfigError: saying what its constructor refused.
-    """
-    try:
-        return instantiate(node, **more)
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, FDSLError):
-            raise cause from None
-        raise ConfigError(f"{node['_target_']} cannot be made: {' '.join(str(cause or error).split())}") from cause
-
-
-def prepared(node: dict[str, Any]) -> Any:
-    """Make a datamodule and let it read its folder."""
-    made = built(node)
-    made.prepare_data()
-    made.setup()
-    return made
-
-
-def make_module(config: Config, backbone: Backbone, loaded: TrainedHead | None, aux: Any) -> FDSLModule:
-    """Make the LightningModule, with the head that was loaded or a new one."""
-    trained = provenance.of_training(config, backbone, aux) if loaded is None else loaded.trained
-    if config.training.resume is not None:
-        check_resume(config.training.resume, trained)
-    module = FDSLModule(
-        backbone,
-        nam=config.nam,
-        fusion=config.fusion,
-        fusion_weight=config.fusion_weight,
-        image_score=config.image_score,
-        map_size=config.map_size,
-        lr=config.training.lr,
-        betas=(config.training.betas[0], config.training.betas[1]),
-        trained=trained,
-        keep_deviations=config.training.pool is not None,
-        progress=config.progress,
-    )
-    if loaded is not None:
-        check_head(str(config.ckpt), trained, backbone, config.backbone.image_size)
-        try:
-            module.head.load_state_dict(loaded.head.state_dict())
-        except RuntimeError as error:
-            raise HeadFileError(
-                f"{config.ckpt}: trained for {loaded.head.layers} layers of width {loaded.head.width}, this backbone "
-                f"gives {len(backbone.blocks)} of width {backbone.spec.width}; choose the backbone it was trained with"
-            ) from error
-    return module
 
 
 def train(config: Config, trainer: Trainer, module: FDSLModule, aux: Any, folder: Path) -> None:
@@ -193,33 +130,6 @@ def test(
     module.listeners.append(on_category)
     loaders: list[DataLoader[Any]] = target.test_dataloader()
     trainer.test(module, dataloaders=loaders, verbose=False, weights_only=True)
-
-
-def make_trainer(config: Config, folder: Path) -> Trainer:
-    """Make the Trainer, with its logger, progress bar and, where a head is trained, its checkpoint."""
-    callbacks: list[Callback] = [TQDMProgressBar()] if config.progress else []
-    if config.train:
-        # Each state replaces the one before: the published procedure tests the last, without a validation set.
-        callbacks.append(
-            ModelCheckpoint(
-                folder / "checkpoints",
-                filename="last",
-                every_n_train_steps=config.training.save_every,
-                enable_version_counter=False,
-            )
-        )
-    # Lightning 2.6 asks torch's pytree for a type that newer releases deprecate; nothing a user could mend.
-    warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
-    trainer: Trainer = built(
-        config.trainer,
-        logger=built(config.logger) if config.logger else False,
-        callbacks=callbacks,
-        default_root_dir=str(folder),
-        enable_checkpointing=config.train,
-    )
-    if trainer.world_size > 1:
-        raise ConfigError("several devices or nodes are not in this version yet: set trainer.devices=1")
-    return trainer
 
 
 def finish(config: Config, results: dict[str, CategoryResult], folder: Path, facts: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ the maximum of the final map. Published figures min-max normalise s2 over all te
 the whole test set, so it is kept apart from the score of a single image.
 """
 
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,6 +14,30 @@ ImageScore = Literal["transductive", "independent"]
 Fusion = Literal["asl", "fd_asl"]
 IMAGE_SCORES: tuple[str, ...] = get_args(ImageScore)
 FUSIONS: tuple[str, ...] = get_args(Fusion)
+
+
+class LayerMaps(NamedTuple):
+    """Per-layer maps of B images.
+
+    Attributes:
+        learned: the head's anomaly probability, after NAM if it is on, (L, B, G, G).
+        discrepancy: 1 - cosine similarity to the nearest reference token, (L, B, G, G).
+    """
+
+    learned: Tensor
+    discrepancy: Tensor
+
+
+class AnomalyScore(NamedTuple):
+    """How anomalous each of B images is.
+
+    Attributes:
+        map: anomaly map (B, M, M).
+        peak: s1 of the image score (B,).
+    """
+
+    map: Tensor
+    peak: Tensor
 
 
 def fuse(learned: Tensor, discrepancy: Tensor, fusion: str, weight: float) -> Tensor:
@@ -32,6 +56,18 @@ def anomaly_map(layer_maps: Tensor, size: int) -> Tensor:
     """
     upsampled = F.interpolate(layer_maps, size=(size, size), mode="bilinear", align_corners=True)  # L B size size
     return upsampled.mean(dim=0)
+
+
+def score_maps(layer_maps: Tensor, size: int) -> AnomalyScore:
+    """Make the anomaly map and the peak score of per-layer maps (L, B, G, G), in fp32."""
+    layer_maps = layer_maps.float()
+    return AnomalyScore(anomaly_map(layer_maps, size), peak_score(layer_maps))
+
+
+def blend(whole: AnomalyScore, local: AnomalyScore, weight: float) -> AnomalyScore:
+    """Fuse the scores of whole images and of their windows, (1 - weight) * whole + weight * local, maps and peaks."""
+    made = ((1 - weight) * w + weight * n for w, n in zip(whole, local, strict=True))
+    return AnomalyScore(*made)
 
 
 def peak_score(layer_maps: Tensor) -> Tensor:

@@ -3,7 +3,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from fdsl.category import CategoryTest
-from fdsl.scoring import anomaly_map
+from fdsl.scoring import anomaly_map, score_maps
 
 
 def test_figures_are_those_of_scikit_learn_however_images_are_batched():
@@ -15,11 +15,11 @@ def test_figures_are_those_of_scikit_learn_however_images_are_batched():
     visible = torch.ones(10, dtype=torch.bool)
     results = []
     for size in (10, 3):
-        test = CategoryTest(("fdsl",), 20, "transductive")
+        test = CategoryTest(("fdsl",), "transductive")
         for i in range(0, 10, size):
             part = slice(i, i + size)
             paths = [f"{j}.png" for j in range(10)][part]
-            test.update({"fdsl": maps[:, part]}, paths, labels[part], masks[part], visible[part])
+            test.update({"fdsl": score_maps(maps[:, part], 20)}, paths, labels[part], masks[part], visible[part])
         results.append(test.finish())
     assert results[0].metrics == results[1].metrics
     figures = results[0].metrics["fdsl"]

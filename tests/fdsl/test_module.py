@@ -12,8 +12,10 @@ from datamodules import MVTecDataModule
 from datamodules.augment import Mosaic
 from fdsl.backbones import RandomViT
 from fdsl.checkpoint import load_head, save_head
+from fdsl.detector import Detector
 from fdsl.losses import score_loss
 from fdsl.module import FDSLModule
+from fdsl.score_learning import ScoreHead
 from tests.stand_in import CLIP_MEAN, CLIP_STD
 
 
@@ -21,6 +23,10 @@ def data(root: Path, **kwargs) -> MVTecDataModule:
     made = MVTecDataModule(str(root), 56, CLIP_MEAN, CLIP_STD, kshots=2, augment=Mosaic(), batch_size=4, **kwargs)
     made.setup()
     return made
+
+
+def detector() -> Detector:
+    return Detector(RandomViT(), ScoreHead(4, 32))
 
 
 def trainer(folder: Path, epochs: int = 2, callbacks: tuple[Callback, ...] = (), **kwargs) -> Trainer:
@@ -39,7 +45,7 @@ def trainer(folder: Path, epochs: int = 2, callbacks: tuple[Callback, ...] = (),
 
 def module(source: MVTecDataModule, seed: int = 0) -> FDSLModule:
     torch.manual_seed(seed)
-    made = FDSLModule(RandomViT(), trained={"categories": ["a"]}, progress=False)
+    made = FDSLModule(detector(), trained={"categories": ["a"]}, progress=False)
     for category in source.categories:
         made.attach_references(category, source.reference_images(category))
     return made
@@ -111,7 +117,7 @@ def test_the_checkpoint_holds_the_head_alone_and_loads(mvtec_root: Path, tmp_pat
     made = fitted(mvtec_root, tmp_path, (keep,))
     content = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert all(name.startswith("head.") for name in content["state_dict"])
-    again = FDSLModule.load_from_checkpoint(tmp_path / "last.ckpt", backbone=RandomViT())
+    again = FDSLModule.load_from_checkpoint(tmp_path / "last.ckpt", detector=detector())
     assert again.hparams["trained"] == {"categories": ["a"]}
     assert digest(again.head, tmp_path) == digest(made.head, tmp_path)
     assert digest(load_head(tmp_path / "last.ckpt").head, tmp_path) == digest(made.head, tmp_path)
@@ -119,7 +125,7 @@ def test_the_checkpoint_holds_the_head_alone_and_loads(mvtec_root: Path, tmp_pat
     content["state_dict"].pop("head.nam.spread.bias")
     torch.save(content, tmp_path / "less.ckpt")
     with pytest.raises(RuntimeError, match=r"nam\.spread\.bias"):
-        FDSLModule.load_from_checkpoint(tmp_path / "less.ckpt", backbone=RandomViT())
+        FDSLModule.load_from_checkpoint(tmp_path / "less.ckpt", detector=detector())
 
 
 def test_the_backbone_stays_frozen_and_in_eval_mode(mvtec_root: Path, tmp_path: Path):
@@ -178,7 +184,7 @@ def test_kept_deviations_train_the_same_head(mvtec_root: Path, tmp_path: Path):
     for keep in (False, True):
         source = data(mvtec_root, pool=1)
         torch.manual_seed(0)
-        made = FDSLModule(RandomViT(), keep_deviations=keep, progress=False)
+        made = FDSLModule(detector(), keep_deviations=keep, progress=False)
         for category in source.categories:
             made.attach_references(category, source.reference_images(category))
         calls = []

@@ -6,6 +6,7 @@ from PIL import Image
 
 from fdsl.category import CategoryTest
 from fdsl.overlay import chosen, write_overlays
+from fdsl.scoring import score_maps
 
 
 def test_misses_are_what_ranks_wrongly_and_hits_what_ranks_highest():
@@ -19,13 +20,13 @@ def test_misses_are_what_ranks_wrongly_and_hits_what_ranks_highest():
 
 
 def test_pictures_are_written_and_hold_the_map(tmp_path: Path):
-    test = CategoryTest(("fdsl", "fd"), map_size=24, score_mode="independent")
+    test = CategoryTest(("fdsl", "fd"), score_mode="independent")
     maps = torch.zeros(2, 2, 4, 4)
     maps[:, 1, 1, 2] = 1.0
     mask = torch.zeros(2, 24, 24, dtype=torch.uint8)
     mask[1, 6:12, 12:18] = 1
     test.update(
-        {"fdsl": maps, "fd": maps},
+        {"fdsl": score_maps(maps, 24), "fd": score_maps(maps, 24)},
         ["nut/test/good/0.png", "nut/test/hole/0.png"],
         torch.tensor([0, 1]),
         mask,
