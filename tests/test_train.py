@@ -109,6 +109,45 @@ def test_a_training_is_not_resumed_differently(roots: list[str], tmp_path: Path)
         ran(tmp_path / "d", *roots, head)
 
 
+WINDOWS = ["win_size=2", "win_stride=1", "overlays=0"]
+
+
+def test_windows_and_memory_change_the_test_and_not_the_head(roots: list[str], tmp_path: Path):
+    plain = ran(tmp_path / "nan", *roots, "overlays=0")
+    head = [roots[0], "train=false", f"ckpt={tmp_path / 'nan' / 'head.safetensors'}"]
+    seen = [plain["metrics"]["mean"]]
+    for mode, memory in (("mul", "full"), ("mul", "index"), ("onlywin", "full")):
+        result = ran(tmp_path / f"{mode}_{memory}", *head, *WINDOWS, f"winmode={mode}", f"memory={memory}")
+        seen.append(result["metrics"]["mean"])
+        assert result["bank_bytes"]["plate"] > plain["bank_bytes"]["plate"] * (2 if mode == "mul" else 1)
+    assert all(a != b for i, a in enumerate(seen) for b in seen[:i])
+    trained = ran(tmp_path / "mul", *roots, *WINDOWS, "winmode=mul", "memory=full")
+    assert trained["metrics"]["mean"] == seen[1]
+    assert (tmp_path / "mul/head.safetensors").read_bytes() == (tmp_path / "nan/head.safetensors").read_bytes()
+
+
+def test_banks_are_written_and_read_in_place_of_encoding(roots: list[str], tmp_path: Path, monkeypatch):
+    first = ran(tmp_path / "a", *roots, *WINDOWS, "winmode=mul", "memory.save=true")
+    banks = tmp_path / "a" / "banks"
+    assert len(list(banks.iterdir())) == 4
+    again = [roots[0], "train=false", f"ckpt={tmp_path / 'a' / 'head.safetensors'}", f"memory.load={banks}"]
+
+    with pytest.raises(FDSLError, match=r"made with win_stride 1, this run has 2"):
+        ran(tmp_path / "b", *again, *WINDOWS, "winmode=mul", "win_stride=2")
+    with pytest.raises(FDSLError, match=r"made with references \["):
+        ran(tmp_path / "c", *again, *WINDOWS, "winmode=mul", "seed=1")
+    with pytest.raises(FDSLError, match="made with dtype fp32, this run has fp16"):
+        ran(tmp_path / "d", *again, *WINDOWS, "winmode=mul", "memory.dtype=fp16")
+    with pytest.raises(FDSLError, match="drop one of them"):
+        ran(tmp_path / "e", *again, *WINDOWS, "winmode=mul", "memory.save=true")
+
+    def encoded(*args, **kwargs):
+        raise AssertionError("references are encoded, not read")
+
+    monkeypatch.setattr("fdsl.detector.Detector.encode_references", encoded)
+    assert ran(tmp_path / "f", *again, *WINDOWS, "winmode=mul")["metrics"] == first["metrics"]
+
+
 def test_two_runs_write_the_same_head(roots: list[str], tmp_path: Path):
     heads = []
     for name in ("a", "b"):
@@ -164,7 +203,14 @@ def test_a_multirun_sweeps_every_combination(roots: list[str], tmp_path: Path):
     ("overrides", "said"),
     [
         (["winmode=foo"], "winmode=foo: must be one of nan, mul, onlywin"),
-        (["winmode=mul", "backbone.image_size=518"], "winmode=mul: local windows"),
+        (["winmode=mul"], "win_size=13: larger than the 4 x 4 patch grid; use at most 4"),
+        (["memory=full", "memory.top_m=2"], "the full memory picks no windows"),
+        (["memory.top_m=0"], "memory.top_m=0: must be at least 1"),
+        (["memory.top_m=null"], "give a number"),
+        (["memory.search=some"], "memory.search=some: must be one of full, union, own"),
+        (["memory.dtype=int8"], "memory.dtype=int8: must be one of fp32, fp16, bf16"),
+        (["memory.load=/nowhere"], "memory.load=/nowhere: no such folder"),
+        (["win_batch_size=0"], "win_batch_size=0: must be at least 1"),
         (
             ["winmode=mul", "win_stride=5", "backbone.image_size=518"],
             "uncovered: use win_stride=4 or 6, or win_size=12",
@@ -267,7 +313,7 @@ def test_the_auxiliary_dataset_is_the_targets_counterpart(overrides: list[str], 
     assert config.aux["_target_"] == f"datamodules.{aux}"
 
 
-@pytest.mark.parametrize("group", ["data", "aux", "backbone", "trainer", "logger", "experiment"])
+@pytest.mark.parametrize("group", ["data", "aux", "backbone", "trainer", "logger", "memory", "experiment"])
 def test_every_choice_of_every_group_composes_and_passes_the_checks(group: str):
     for path in sorted((ROOT / "conf" / group).glob("*.yaml")):
         if path.stem != "base":

@@ -23,13 +23,22 @@ from fdsl.reference import DTYPES
 from fdsl.score_learning import ScoreHead
 
 
-def check_backbone(config: Config) -> None:
-    """Refuse blocks, image sizes and windows that the backbone cannot have, without building it."""
+def check_backbone(config: Config) -> int:
+    """Refuse blocks, image sizes and windows that the backbone cannot have, without building it.
+
+    Returns:
+        patches a side, G.
+
+    Raises:
+        ConfigError: naming what fits.
+    """
     model = dict(config.backbone.model)
     kind: type[Backbone] = get_class(model.pop("_target_"))
     spec = kind.describe(**model)
     check_blocks(model["blocks"], spec.depth)
-    config.check_grid(check_image_size(config.backbone.image_size, spec.patch_size))
+    grid = check_image_size(config.backbone.image_size, spec.patch_size)
+    config.check_grid(grid)
+    return grid
 
 
 def built(node: dict[str, Any], **more: Any) -> Any:

@@ -4,9 +4,10 @@ A defect too small to change a whole image's tokens fills a good part of a windo
 cut, encoded and matched alike; the windows' maps are stitched together, and NAM runs once, on the stitched map.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
+from math import isqrt
 
 import torch
 from torch import Tensor
@@ -73,9 +74,33 @@ class LocalFeatures:
         Raises:
             ConfigError: if the windows leave cells of the patch grid uncovered.
         """
-        learned, discrepancy = zip(*(self._score_one(backbone, head, bank, image) for image in images), strict=True)
+        scored = [self.score_windows(head, bank, map(backbone, self.cut(backbone, image))) for image in images]
+        learned, discrepancy = (torch.stack(maps, dim=1) for maps in zip(*scored, strict=True))
         with torch.autocast(images.device.type, enabled=False):
-            return LayerMaps(head.aggregate(torch.stack(learned, dim=1)), torch.stack(discrepancy, dim=1))
+            return LayerMaps(head.aggregate(learned), discrepancy)
+
+    def score_windows(self, head: ScoreHead, bank: ReferenceBank, encoded: Iterable[Encoding]) -> LayerMaps:
+        """Score one image by its encoded windows.
+
+        Args:
+            head: see :meth:`score`.
+            bank: of the references' windows.
+            encoded: all windows of the image, row-major, in batches.
+
+        Returns:
+            stitched maps before NAM, (L, G, G) each.
+        """
+        if self.search == "union":
+            encoded = list(encoded)  # the union is known only once every window has picked
+            bank = bank.union(torch.cat([part.image_feature for part in encoded]), self.top_m)
+        learned: list[Tensor] = []
+        discrepancy: list[Tensor] = []
+        for part in encoded:
+            with torch.autocast(part.tokens.device.type, enabled=False):
+                found = bank.match_own(part, self.top_m) if self.search == "own" else bank.match(part.tokens)
+                learned.append(head.classify(found.deviation)[..., 1].float())  # L b N
+                discrepancy.append(found.discrepancy)
+        return LayerMaps(self._stitched(learned), self._stitched(discrepancy))
 
     def cut(self, backbone: Backbone, image: Tensor) -> tuple[Tensor, ...]:
         """Cut one image (3, S, S) into its windows, row-major, in batches (b, 3, s, s)."""
@@ -83,29 +108,10 @@ class LocalFeatures:
         check_windows(self._grid(backbone, image), self.size, self.stride)
         return torch.split(cut_windows(image[None], self.size * patch, self.stride * patch)[0], self.batch_size)
 
-    def _score_one(
-        self, backbone: Backbone, head: ScoreHead, bank: ReferenceBank, image: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Stitched probability and discrepancy of one image (3, S, S), (L, G, G) each, before NAM."""
-        encoded: Iterable[Encoding] = map(backbone, self.cut(backbone, image))
-        if self.search == "union":
-            encoded = list(encoded)  # the union is known only once every window has picked
-            bank = bank.union(torch.cat([part.image_feature for part in encoded]), self.top_m)
-        parts = list(self._score_windows(encoded, head, bank))
-        grid = self._grid(backbone, image)
-        learned, discrepancy = (
-            stitch_windows(torch.cat(maps, dim=1), grid, self.size, self.stride) for maps in zip(*parts, strict=True)
-        )
-        return learned, discrepancy
-
-    def _score_windows(
-        self, encoded: Iterable[Encoding], head: ScoreHead, bank: ReferenceBank
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Probability and discrepancy of each batch of windows, (L, b, N) each."""
-        for part in encoded:
-            with torch.autocast(part.tokens.device.type, enabled=False):
-                found = bank.match_own(part, self.top_m) if self.search == "own" else bank.match(part.tokens)
-                yield head.classify(found.deviation)[..., 1].float(), found.discrepancy
+    def _stitched(self, parts: list[Tensor]) -> Tensor:
+        maps = torch.cat(parts, dim=1)  # L W N
+        per_side = isqrt(maps.shape[1])
+        return stitch_windows(maps, self.size + (per_side - 1) * self.stride, self.size, self.stride)
 
     @staticmethod
     def _grid(backbone: Backbone, images: Tensor) -> int:

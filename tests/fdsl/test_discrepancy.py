@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fdsl.discrepancy import feature_discrepancy, nearest
+from fdsl.discrepancy import _first_maximum, feature_discrepancy, feature_discrepancy_within, nearest
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -84,3 +84,38 @@ def test_a_reference_has_no_discrepancy_to_itself():
 def test_what_cannot_be_matched_is_refused(tokens: tuple[int, ...], bank: tuple[int, ...], said: str):
     with pytest.raises(ValueError, match=said):
         feature_discrepancy(torch.zeros(tokens), torch.zeros(bank))
+
+
+@given(st.integers(1, 600), st.integers(1, 5), st.integers(0, 99))
+@settings(deadline=None, max_examples=60)
+def test_a_rows_maximum_is_its_first(width: int, rows: int, seed: int):
+    matrix = torch.randint(0, 4, (rows, width), generator=torch.Generator().manual_seed(seed)).float()  # many ties
+    value, index = _first_maximum(matrix)
+    for row, v, i in zip(matrix.tolist(), value.tolist(), index.tolist(), strict=True):
+        assert (v, i) == (max(row), row.index(max(row)))
+
+
+@given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 20), st.integers(4, 3000), st.integers(0, 99))
+@settings(deadline=None, max_examples=40)
+def test_groups_are_searched_each_in_its_own_bank(groups: int, q: int, r: int, max_bytes: int, seed: int):
+    query, bank = unit(groups, q, 6, seed=seed), unit(groups, r, 6, seed=seed + 1)
+    similarity, index = nearest(query, bank, max_bytes)
+    for g in range(groups):
+        alone, at = nearest(query[g], bank[g])
+        torch.testing.assert_close(similarity[g], alone, atol=1e-6, rtol=0)
+        assert (bank[g][index[g]] * query[g]).sum(1).sub(alone).abs().max() < 1e-6
+        assert at.shape == (q,)
+
+
+@given(st.integers(1, 4), st.integers(1, 6), st.integers(4, 4000), st.integers(0, 99))
+@settings(deadline=None, max_examples=30)
+def test_a_window_is_matched_within_the_units_it_is_given(windows: int, units: int, max_bytes: int, seed: int):
+    tokens, bank = unit(2, windows, 5, 6, seed=seed), unit(2, units, 4, 6, seed=seed + 1)
+    generator = torch.Generator().manual_seed(seed)
+    m = min(2, units)
+    own = torch.stack([torch.randperm(units, generator=generator)[:m].sort().values for _ in range(windows)])
+    found = feature_discrepancy_within(tokens, bank, own, max_bytes)
+    for w in range(windows):
+        alone = feature_discrepancy(tokens[:, w : w + 1], bank[:, own[w]].flatten(1, 2))
+        torch.testing.assert_close(found.deviation[:, w : w + 1], alone.deviation, atol=1e-6, rtol=0)
+        torch.testing.assert_close(found.discrepancy[:, w : w + 1], alone.discrepancy, atol=1e-6, rtol=0)

@@ -62,3 +62,23 @@ def test_other_features_are_refused():
         ScoreHead(2, 8)(torch.rand(2, 1, 16, 9))
     with pytest.raises(ValueError, match="15 patch tokens do not form a square"):
         ScoreHead(2, 8)(torch.rand(2, 1, 15, 8))
+
+
+def test_folded_normalisation_is_the_stages_one_after_the_other():
+    classifier = TokenClassifier(20)
+    generator = torch.Generator().manual_seed(0)
+    for module in classifier.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            for tensor in (module.weight.data, module.bias.data, module.running_mean, module.running_var):
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.1)
+    deviation = torch.rand(50, 20, generator=generator)
+    plain = classifier.eval().stages(deviation).softmax(dim=1)
+    torch.testing.assert_close(classifier(deviation), plain, atol=1e-6, rtol=0)
+
+
+def test_aggregation_of_the_probability_alone_is_that_of_both_channels():
+    head = ScoreHead(3, 8).eval()
+    maps = head(torch.rand(3, 2, 25, 8))
+    torch.testing.assert_close(head.aggregate(maps.token[:, :, 1]), maps.last, atol=1e-6, rtol=0)
+    plain = ScoreHead(3, 8, nam=False)
+    assert torch.equal(plain.aggregate(maps.last), maps.last)
