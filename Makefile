@@ -5,10 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATASET ?= mvtec
+BACKBONE ?= vit_s_pypi
 ROOT ?= $(or $(FDSL_DATA),data)/$(DATASET)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint format typecheck check-data clean
+.PHONY: help setup quickstart test lint format typecheck benchmark check-data clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +38,9 @@ format: $(READY) ## format the code
 
 typecheck: $(READY) ## strict types of src and datamodules
 	$(BIN)/mypy
+
+benchmark: $(READY) ## what scoring costs beside the backbone, as ratios (BACKBONE=vit_s_pypi)
+	$(BIN)/python experiments/benchmark_scoring.py backbone=$(BACKBONE) --out outputs/benchmark
 
 check-data: $(READY) ## decode every file of a dataset (DATASET=mvtec|visa ROOT=folder)
 	$(BIN)/python -m datamodules.check_data $(DATASET) $(ROOT)

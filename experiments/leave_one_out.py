@@ -2,7 +2,7 @@
 
 For any dataset in MVTec AD's layout, with any configuration:
 
-    python experiments/leave_one_out.py data/real --kshots 1 4 backbone=vit_s_pypi training.epochs=3 aux.limit=16
+    python experiments/leave_one_out.py data/real --kshots 1,4 backbone=vit_s_pypi training.epochs=3 aux.limit=16
 
 Everything else is an override as ``train.py`` takes it. One head is trained for each category and tested at every
 k. Prints, for each k, FDSL beside the training-free discrepancy map on the same references and images, and writes
@@ -59,7 +59,7 @@ def main() -> None:
     """Run all categories and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path, help="dataset in MVTec AD's layout")
-    parser.add_argument("--kshots", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--kshots", type=cli.numbers, default=[1, 4])
     parser.add_argument("--out", type=Path, default=Path("outputs/leave_one_out"))
     given, overrides = parser.parse_known_args()
     register()

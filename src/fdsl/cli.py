@@ -38,6 +38,15 @@ def job(work: Callable[[], object]) -> None:
         fail(str(error))
 
 
+def numbers(text: str) -> list[int]:
+    """Read ``1,2,4`` as Hydra's multirun writes lists; for argparse.
+
+    Raises:
+        ValueError: if a part is no whole number.
+    """
+    return [int(part) for part in text.split(",")]
+
+
 def fail(message: str) -> NoReturn:
     """Say what was wrong, and exit."""
     sys.stderr.write(f"error: {message}\n")

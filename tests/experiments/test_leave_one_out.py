@@ -13,7 +13,7 @@ SERIAL = ["data.num_workers=0", "aux.num_workers=0", "logger=none"]
 def script(mvtec_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def run(*more: str) -> dict:
         out = tmp_path / "out"
-        given = [str(SCRIPT), str(mvtec_root), "--kshots", "1", "2", "--out", str(out), *QUICK, *SERIAL, *more]
+        given = [str(SCRIPT), str(mvtec_root), "--kshots", "1,2", "--out", str(out), *QUICK, *SERIAL, *more]
         monkeypatch.setattr("sys.argv", given)
         runpy.run_path(str(SCRIPT), run_name="__main__")
         return json.loads((out / "leave_one_out.json").read_text())
