@@ -136,6 +136,8 @@ def test_banks_are_written_and_read_in_place_of_encoding(roots: list[str], tmp_p
         ran(tmp_path / "b", *again, *WINDOWS, "winmode=mul", "win_stride=2")
     with pytest.raises(FDSLError, match=r"made with references \["):
         ran(tmp_path / "c", *again, *WINDOWS, "winmode=mul", "seed=1")
+    with pytest.raises(FDSLError, match="made with backbone"):
+        ran(tmp_path / "g", *again, *WINDOWS, "winmode=mul", "backbone.model.heads=4")
     with pytest.raises(FDSLError, match="made with dtype fp32, this run has fp16"):
         ran(tmp_path / "d", *again, *WINDOWS, "winmode=mul", "memory.dtype=fp16")
     with pytest.raises(FDSLError, match="drop one of them"):
@@ -210,6 +212,7 @@ def test_a_multirun_sweeps_every_combination(roots: list[str], tmp_path: Path):
         (["memory.search=some"], "memory.search=some: must be one of full, union, own"),
         (["memory.dtype=int8"], "memory.dtype=int8: must be one of fp32, fp16, bf16"),
         (["memory.load=/nowhere"], "memory.load=/nowhere: no such folder"),
+        (["winmode=mul", "win_weight=0"], "win_weight=0 with winmode=mul: set winmode=nan instead"),
         (["win_batch_size=0"], "win_batch_size=0: must be at least 1"),
         (
             ["winmode=mul", "win_stride=5", "backbone.image_size=518"],

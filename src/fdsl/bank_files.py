@@ -13,7 +13,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from fdsl.backbones.weights import sha256_of_tensors
-from fdsl.detector import Detector
 from fdsl.errors import FDSLError
 from fdsl.reference import ReferenceBank, References
 
@@ -51,11 +50,12 @@ def check_bank(path: Path, description: Mapping[str, Any]) -> str:
             made_from, digest = dict(content["made_from"]), str(content["sha256"])
     except Exception as error:  # safetensors and json each raise their own kinds
         raise BankFileError(f"{path}: not a bank file that fdsl can read ({error}); write it again") from error
-    for key, value in json.loads(json.dumps(dict(description))).items():
-        if made_from.get(key) != value:
+    wanted: dict[str, Any] = json.loads(json.dumps(dict(description)))
+    for key in sorted(wanted.keys() | made_from.keys()):
+        if made_from.get(key) != wanted.get(key):
             raise BankFileError(
-                f"{path}: made with {key} {made_from.get(key)}, this run has {value}; drop memory.load, or use the "
-                "settings and references that it was made with"
+                f"{path}: made with {key} {made_from.get(key)}, this run has {wanted.get(key)}; drop memory.load, or "
+                "use the settings and references that it was made with"
             )
     return digest
 
@@ -75,55 +75,47 @@ def load_bank(path: Path, description: Mapping[str, Any]) -> ReferenceBank:
 
 @dataclass(frozen=True)
 class BankFiles:
-    """Where a test's banks are read from or written to: ``<folder>/<category>.{whole,windows}.safetensors``.
+    """Where a test's banks are read from or written to: ``<folder>/<category>.<kind>.safetensors``.
 
     Attributes:
         load: folder to read from, in place of encoding.
         save: folder to write to.
-        common: what every bank is made with: weights, blocks, preprocessing, storage dtype.
-        references: by category, SHA-256 of each reference.
+        made_from: by category, and by kind of bank as :class:`fdsl.reference.References` names them, what the bank is
+            made from. Kinds that are not listed are not needed.
     """
 
     load: Path | None = None
     save: Path | None = None
-    common: Mapping[str, Any] = field(default_factory=dict)
-    references: Mapping[str, list[str]] = field(default_factory=dict)
+    made_from: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
 
-    def check(self, detector: Detector) -> None:
+    def check(self) -> None:
         """Refuse a folder to read from that lacks a bank, or holds one of something else.
 
         Raises:
             BankFileError: see :func:`check_bank`.
         """
         if self.load is not None:
-            for category in self.references:
-                for path, made_from in self._files(self.load, category, detector).values():
-                    check_bank(path, made_from)
+            for category, kinds in self.made_from.items():
+                for kind, description in kinds.items():
+                    check_bank(_path(self.load, category, kind), description)
 
-    def read(self, category: str, detector: Detector) -> References | None:
-        """Read the banks of one category that the detector needs; None if they are not to be read.
+    def read(self, category: str) -> References | None:
+        """Read the banks of one category; None if they are not to be read.
 
         Raises:
             BankFileError: see :func:`load_bank`.
         """
         if self.load is None:
             return None
-        files = self._files(self.load, category, detector)
-        found = {kind: load_bank(path, made_from) for kind, (path, made_from) in files.items()}
+        found = {kind: load_bank(_path(self.load, category, kind), d) for kind, d in self.made_from[category].items()}
         return References(found.get("whole"), found.get("windows"))
 
-    def write(self, category: str, references: References, detector: Detector) -> None:
+    def write(self, category: str, references: References) -> None:
         """Write the banks of one category, if they are to be written."""
         if self.save is not None:
-            for kind, (path, made_from) in self._files(self.save, category, detector).items():
-                save_bank(path, getattr(references, kind), made_from)
+            for kind, description in self.made_from[category].items():
+                save_bank(_path(self.save, category, kind), getattr(references, kind), description)
 
-    def _files(self, folder: Path, category: str, detector: Detector) -> dict[str, tuple[Path, dict[str, Any]]]:
-        """Path and description of each bank that the detector needs, by kind."""
-        made_from = {**self.common, "references": self.references[category]}
-        files: dict[str, tuple[Path, dict[str, Any]]] = {}
-        if detector.sees_whole:
-            files["whole"] = folder / f"{category}.whole.safetensors", made_from
-        if detector.local is not None:
-            files["windows"] = folder / f"{category}.windows.safetensors", {**made_from, **detector.local.geometry}
-        return files
+
+def _path(folder: Path, category: str, kind: str) -> Path:
+    return folder / f"{category}.{kind}.safetensors"

@@ -72,8 +72,7 @@ def make_detector(config: Config, backbone: Backbone) -> Detector:
         stride=config.win_stride,
         batch_size=config.win_batch_size,
         search=memory.search,
-        top_m=memory.top_m or 0,
-        dtype=DTYPES[memory.dtype],
+        top_m=memory.top_m,
     )
     return Detector(
         backbone,
@@ -87,31 +86,38 @@ def make_detector(config: Config, backbone: Backbone) -> Detector:
     )
 
 
-def bank_files(config: Config, detector: Detector, target: Any, folder: Path) -> BankFiles:
+def bank_files(config: Config, detector: Detector, target: Any, folder: Path, precision: str) -> BankFiles:
     """Say where banks are read or written (``folder``), and what they must be made from.
 
     Raises:
         BankFileError: if they are to be read and are not of these references, weights and settings.
     """
-    references = target.reference_manifest["references"]
-    backbone = detector.backbone
+    common = {
+        "backbone": {key: value for key, value in config.backbone.model.items() if key not in ("weights", "cache_dir")},
+        "weights_sha256": detector.backbone.weights.sha256,
+        "image_size": config.backbone.image_size,
+        "mean": config.backbone.mean,
+        "std": config.backbone.std,
+        "fit": config.data["fit"],
+        "precision": precision,
+        "dtype": config.memory.dtype,
+    }
+    kinds: dict[str, dict[str, Any]] = {"whole": {"kind": "whole"}} if detector.sees_whole else {}
+    if detector.local is not None:
+        kinds["windows"] = {"kind": "windows", **detector.local.geometry}
+    listed: dict[str, list[dict[str, str]]] = target.reference_manifest["references"]
     files = BankFiles(
         load=None if config.memory.load is None else Path(config.memory.load),
         save=folder if config.memory.save else None,
-        common={
-            "weights_sha256": backbone.weights.sha256,
-            "blocks": list(backbone.blocks),
-            "image_feature": {k: v for k, v in config.backbone.model.items() if k.startswith("image_feature")},
-            "image_size": config.backbone.image_size,
-            "mean": config.backbone.mean,
-            "std": config.backbone.std,
-            "fit": config.data["fit"],
-            "precision": str(config.trainer["precision"]),
-            "dtype": config.memory.dtype,
+        made_from={
+            category: {
+                kind: {**common, **own, "category": category, "references": [entry["sha256"] for entry in entries]}
+                for kind, own in kinds.items()
+            }
+            for category, entries in listed.items()
         },
-        references={category: [entry["sha256"] for entry in listed] for category, listed in references.items()},
     )
-    files.check(detector)
+    files.check()
     return files
 
 

@@ -61,7 +61,10 @@ class MemoryConfig:
         _one_of("memory.dtype", self.dtype, tuple(DTYPES))
         if self.search == "full":
             if self.top_m is not None:
-                raise ConfigError(f"memory.top_m={self.top_m}: the full memory picks no windows; use memory=index")
+                raise ConfigError(
+                    f"memory.top_m={self.top_m}: the full memory picks no windows; set memory=full alone, or "
+                    "memory=index with memory.search=own or union"
+                )
         elif self.top_m is None:
             raise ConfigError(f"memory.top_m=null: memory.search={self.search} picks so many windows; give a number")
         else:
@@ -132,6 +135,9 @@ class Config:
         for key in ("fusion_weight", "win_weight"):
             if not 0 <= getattr(self, key) <= 1:
                 raise ConfigError(f"{key}={getattr(self, key)}: must lie in [0, 1]")
+        if self.winmode == "mul" and self.win_weight in (0, 1):
+            same = "onlywin" if self.win_weight else "nan"
+            raise ConfigError(f"win_weight={self.win_weight:g} with winmode=mul: set winmode={same} instead")
         if not self.training.lr > 0:
             raise ConfigError(f"training.lr={self.training.lr}: must be above 0")
         if len(self.training.betas) != 2 or not all(0 <= b < 1 for b in self.training.betas):

@@ -31,7 +31,7 @@ class Detector:
         local_weight: weight of the window branch beside the whole image's (``winmode=mul``); at 1 the whole image is
             not looked at (``winmode=onlywin``).
         map_size: side of the anomaly maps, in pixels.
-        dtype: that tokens of whole references are stored as; None keeps the backbone's.
+        dtype: that reference tokens are stored as; None keeps the backbone's.
     """
 
     backbone: Backbone
@@ -61,7 +61,7 @@ class Detector:
         """
         images = distinct(images)
         whole = ReferenceBank.encode(self.backbone, images, dtype=self.dtype) if self.sees_whole else None
-        windows = self.local.encode_references(self.backbone, images, progress) if self.local else None
+        windows = self.local.encode_references(self.backbone, images, self.dtype, progress) if self.local else None
         return References(whole, windows)
 
     def __call__(self, images: Tensor, references: References) -> dict[str, AnomalyScore]:

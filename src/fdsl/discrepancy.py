@@ -34,7 +34,8 @@ def nearest(query: Tensor, bank: Tensor, max_bytes: int | None = None) -> tuple[
     """Find the exact nearest bank token, by inner product, of every query token.
 
     The similarity matrix is built in pieces of at most ``max_bytes``. Of equally near tokens the one with the
-    lowest index is taken, in every piece and across pieces, so that the piece size decides nothing.
+    lowest index is taken, in every piece and across pieces, so that the piece size decides nothing but how the products
+    are rounded.
 
     Args:
         query: unit-length tokens (Q, C), or W groups of them (W, Q, C).
@@ -138,7 +139,8 @@ def feature_discrepancy_within(
         bank: unit-length tokens of U reference windows (L, U, M, C).
         units: which reference windows each query window searches, (W, m) int64, in ascending order if ties are to go
             to the lowest index.
-        max_bytes: bound on the similarity matrix, and on the reference tokens gathered, at one time.
+        max_bytes: bound on the similarity matrix, and on the reference tokens gathered, at one time (but a window's own
+            are gathered together).
 
     Returns:
         deviation (L, W, N, C) and discrepancy (L, W, N).

@@ -4,16 +4,16 @@ A defect too small to change a whole image's tokens fills a good part of a windo
 cut, encoded and matched alike; the windows' maps are stitched together, and NAM runs once, on the stitched map.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from math import isqrt
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from fdsl.backbones import Backbone, Encoding
+from fdsl.errors import ConfigError
 from fdsl.reference import ReferenceBank
 from fdsl.score_learning import ScoreHead
 from fdsl.scoring import LayerMaps
@@ -32,32 +32,42 @@ class LocalFeatures:
         batch_size: windows encoded at one time; bounds the memory, changes no score.
         search: which reference windows a query window is matched with. ``full``: all of them. ``union``: those that
             any window of the same image picks by image feature, as published. ``own``: those it picks itself.
-        top_m: how many reference windows a query window picks.
-        dtype: that reference tokens are stored as; None keeps the backbone's.
+        top_m: how many reference windows a query window picks; ``full`` picks none.
     """
 
     size: int = 13
     stride: int = 2
     batch_size: int = 32
     search: str = "own"
-    top_m: int = 1
-    dtype: torch.dtype | None = None
+    top_m: int | None = 1
+
+    def __post_init__(self) -> None:
+        if self.search not in SEARCHES:
+            raise ConfigError(f"search={self.search!r}: must be one of {', '.join(SEARCHES)}")
+        picks = {} if self.search == "full" else {"top_m": self.top_m or 0}
+        for key, value in {"size": self.size, "stride": self.stride, "batch_size": self.batch_size, **picks}.items():
+            if value < 1:
+                raise ConfigError(f"{key}={value}: must be at least 1")
 
     @property
     def geometry(self) -> dict[str, int]:
         """What decides which windows there are."""
         return {"win_size": self.size, "win_stride": self.stride}
 
-    def encode_references(self, backbone: Backbone, images: Tensor, progress: bool = False) -> ReferenceBank:
-        """Encode the windows of reference images (k, 3, S, S) into one bank of k * W units.
+    def encode_references(
+        self, backbone: Backbone, images: Tensor, dtype: torch.dtype | None = None, progress: bool = False
+    ) -> ReferenceBank:
+        """Encode the windows of reference images (k, 3, S, S) into one bank of k * W units, stored as ``dtype``.
 
         Raises:
             ConfigError: if the windows leave cells of the patch grid uncovered.
         """
+        grid = _grid(backbone, images)
+        check_windows(grid, self.size, self.stride)
         shown = tqdm(images, desc="windows of references", leave=False, disable=not progress)
         batches = chain.from_iterable(self.cut(backbone, image) for image in shown)
-        count = len(window_boxes(self._grid(backbone, images), self.size, self.stride))
-        return ReferenceBank.collect(backbone, batches, len(images) * count, self.dtype)
+        count = len(window_boxes(grid, self.size, self.stride))
+        return ReferenceBank.collect(backbone, batches, len(images) * count, dtype)
 
     def score(self, backbone: Backbone, head: ScoreHead, bank: ReferenceBank, images: Tensor) -> LayerMaps:
         """Score images (B, 3, S, S), one after the other, by their windows.
@@ -74,45 +84,49 @@ class LocalFeatures:
         Raises:
             ConfigError: if the windows leave cells of the patch grid uncovered.
         """
-        scored = [self.score_windows(head, bank, map(backbone, self.cut(backbone, image))) for image in images]
+        grid = _grid(backbone, images)
+        scored = [self.score_windows(head, bank, map(backbone, self.cut(backbone, image)), grid) for image in images]
         learned, discrepancy = (torch.stack(maps, dim=1) for maps in zip(*scored, strict=True))
         with torch.autocast(images.device.type, enabled=False):
             return LayerMaps(head.aggregate(learned), discrepancy)
 
-    def score_windows(self, head: ScoreHead, bank: ReferenceBank, encoded: Iterable[Encoding]) -> LayerMaps:
+    def score_windows(self, head: ScoreHead, bank: ReferenceBank, encoded: Iterable[Encoding], grid: int) -> LayerMaps:
         """Score one image by its encoded windows.
 
         Args:
             head: see :meth:`score`.
             bank: of the references' windows.
             encoded: all windows of the image, row-major, in batches.
+            grid: patches a side of the image, G.
 
         Returns:
             stitched maps before NAM, (L, G, G) each.
         """
         if self.search == "union":
             encoded = list(encoded)  # the union is known only once every window has picked
-            bank = bank.union(torch.cat([part.image_feature for part in encoded]), self.top_m)
+            bank = bank.union(torch.cat([part.image_feature for part in encoded]), self.top_m or 0)
         learned: list[Tensor] = []
         discrepancy: list[Tensor] = []
         for part in encoded:
             with torch.autocast(part.tokens.device.type, enabled=False):
-                found = bank.match_own(part, self.top_m) if self.search == "own" else bank.match(part.tokens)
+                found = bank.match_own(part, self.top_m or 0) if self.search == "own" else bank.match(part.tokens)
                 learned.append(head.classify(found.deviation)[..., 1].float())  # L b N
                 discrepancy.append(found.discrepancy)
-        return LayerMaps(self._stitched(learned), self._stitched(discrepancy))
+        return LayerMaps(*(self._stitched(parts, grid) for parts in (learned, discrepancy)))
 
-    def cut(self, backbone: Backbone, image: Tensor) -> tuple[Tensor, ...]:
-        """Cut one image (3, S, S) into its windows, row-major, in batches (b, 3, s, s)."""
+    def cut(self, backbone: Backbone, image: Tensor) -> Iterator[Tensor]:
+        """Cut one image (3, S, S) into its windows, row-major, in batches (b, 3, s, s) that are made one at a time.
+
+        Raises:
+            ConfigError: if the windows leave cells of the patch grid uncovered.
+        """
         patch = backbone.spec.patch_size
-        check_windows(self._grid(backbone, image), self.size, self.stride)
-        return torch.split(cut_windows(image[None], self.size * patch, self.stride * patch)[0], self.batch_size)
+        check_windows(_grid(backbone, image), self.size, self.stride)
+        return cut_windows(image, self.size * patch, self.stride * patch, self.batch_size)
 
-    def _stitched(self, parts: list[Tensor]) -> Tensor:
-        maps = torch.cat(parts, dim=1)  # L W N
-        per_side = isqrt(maps.shape[1])
-        return stitch_windows(maps, self.size + (per_side - 1) * self.stride, self.size, self.stride)
+    def _stitched(self, parts: list[Tensor], grid: int) -> Tensor:
+        return stitch_windows(torch.cat(parts, dim=1), grid, self.size, self.stride)  # L G G
 
-    @staticmethod
-    def _grid(backbone: Backbone, images: Tensor) -> int:
-        return images.shape[-1] // backbone.spec.patch_size
+
+def _grid(backbone: Backbone, images: Tensor) -> int:
+    return images.shape[-1] // backbone.spec.patch_size

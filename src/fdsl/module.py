@@ -106,11 +106,11 @@ class FDSLModule(LightningModule):
             FDSLError: if files were to be read and are not these references'.
         """
         images = self._taken(category)
-        if (found := self._bank_files.read(category, self.detector)) is not None:
+        if (found := self._bank_files.read(category)) is not None:
             return found.to(self.device)
         with self._precision():
             made = self.detector.encode_references(self._placed(images), self.hparams["progress"])
-        self._bank_files.write(category, made, self.detector)
+        self._bank_files.write(category, made)
         return made
 
     def _taken(self, category: str) -> Tensor:

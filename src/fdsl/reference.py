@@ -75,7 +75,9 @@ class ReferenceBank:
         return feature_discrepancy(tokens.float(), self.tokens.flatten(1, 2), max_bytes)
 
     def match_own(self, query: Encoding, top_m: int, max_bytes: int | None = None) -> Discrepancy:
-        """Match each query with its own ``top_m`` nearest units only; with all of them if there are fewer."""
+        """Match each query with its own ``top_m`` nearest units only; with all of them if there are no more."""
+        if top_m >= len(self.image_feature):
+            return self.match(query.tokens, max_bytes)
         units = self.nearest_units(query.image_feature, top_m)
         return feature_discrepancy_within(query.tokens.float(), self.tokens, units, max_bytes)
 
@@ -84,7 +86,8 @@ class ReferenceBank:
 
         Of equally similar units those of lowest index are taken.
         """
-        similarity = image_feature.float() @ self.image_feature.T  # B U
+        with torch.autocast(image_feature.device.type, enabled=False):
+            similarity = image_feature.float() @ self.image_feature.T  # B U
         order = similarity.sort(dim=1, descending=True, stable=True).indices
         return order[:, :top_m].sort(dim=1).values
 

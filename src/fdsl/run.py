@@ -65,7 +65,7 @@ def run(config: Config) -> dict[str, Any]:
         backbone: Backbone = built(config.backbone.model)
         seed_everything(config.training.seed, workers=True, verbose=False)
         module = make_module(config, backbone, loaded, aux)
-        module.attach_banks(bank_files(config, module.detector, target, folder / BANKS_FOLDER))
+        module.attach_banks(bank_files(config, module.detector, target, folder / BANKS_FOLDER, str(trainer.precision)))
     point_latest(folder)  # only now: a run that was refused is not the newest
     if aux is not None:
         with timed(seconds, "train"):

@@ -147,5 +147,5 @@ class ScoreHead(nn.Module):
         if self.nam is None:
             return probability
         both = torch.stack([1 - probability, probability], dim=2)  # L B 2 G G
-        aggregated: Tensor = self.nam(both.flatten(0, 1))
-        return aggregated.view_as(both)[:, :, 1]
+        aggregated: Tensor = self.nam(both.flatten(0, 1).to(self.dtype))
+        return aggregated.view_as(both)[:, :, 1].to(probability.dtype)

@@ -1,5 +1,7 @@
 """LFE windows: square groups of patches, row-major, cut from an image, and their maps stitched together again."""
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -37,10 +39,15 @@ def window_boxes(grid: int, size: int, stride: int) -> Tensor:
     return torch.stack([corner[:, 0], corner[:, 0] + size, corner[:, 1], corner[:, 1] + size], dim=1)
 
 
-def cut_windows(images: Tensor, size: int, stride: int) -> Tensor:
-    """Cut windows of ``size`` pixels every ``stride`` pixels: (B, 3, S, S) -> (B, W, 3, size, size)."""
-    cut = images.unfold(2, size, stride).unfold(3, size, stride)  # B 3 n n size size
-    return cut.permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
+def cut_windows(image: Tensor, size: int, stride: int, batch_size: int) -> Iterator[Tensor]:
+    """Cut windows of ``size`` pixels every ``stride`` pixels: (3, S, S) -> batches (b, 3, size, size), row-major.
+
+    Batches are made one at a time: all windows together can be a hundred times the image.
+    """
+    cut = image.unfold(1, size, stride).unfold(2, size, stride).permute(1, 2, 0, 3, 4)  # n n 3 size size, a view
+    side = cut.shape[0]
+    for part in torch.split(torch.arange(side * side, device=image.device), batch_size):
+        yield cut[part // side, part % side]
 
 
 def stitch_windows(maps: Tensor, grid: int, size: int, stride: int) -> Tensor:

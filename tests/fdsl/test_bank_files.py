@@ -1,15 +1,10 @@
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from fdsl.backbones import RandomViT
 from fdsl.bank_files import BankFileError, BankFiles, load_bank, save_bank
-from fdsl.detector import Detector
-from fdsl.local_features import LocalFeatures
-from fdsl.reference import ReferenceBank
-from fdsl.score_learning import ScoreHead
+from fdsl.reference import ReferenceBank, References
 
 MADE_FROM = {"weights_sha256": "ab", "blocks": (1, 2), "references": ["01", "02"]}
 
@@ -56,24 +51,28 @@ def test_missing_damaged_and_foreign_files_are_refused(tmp_path: Path):
         load_bank(path, MADE_FROM)
 
 
+def test_a_description_may_neither_lack_nor_add_anything(tmp_path: Path):
+    path = tmp_path / "bank.safetensors"
+    save_bank(path, bank(), {**MADE_FROM, "win_stride": 2})
+    with pytest.raises(BankFileError, match="made with win_stride 2, this run has None"):
+        load_bank(path, MADE_FROM)
+
+
 def test_files_of_a_test_are_read_where_they_fit(tmp_path: Path):
-    detector = Detector(RandomViT(), ScoreHead(4, 32), local=LocalFeatures(2, 2))
-    references = detector.encode_references(torch.rand(2, 3, 56, 56))
-    common = {"weights_sha256": "ab"}
-    BankFiles(save=tmp_path, common=common, references={"nut": ["01"]}).write("nut", references, detector)
+    references = References(bank(), bank(torch.float16))
+    made_from = {"nut": {"whole": MADE_FROM, "windows": {**MADE_FROM, "win_stride": 2}}}
+    BankFiles(save=tmp_path, made_from=made_from).write("nut", references)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["nut.whole.safetensors", "nut.windows.safetensors"]
 
-    files = BankFiles(load=tmp_path, common=common, references={"nut": ["01"]})
-    files.check(detector)
-    again = files.read("nut", detector)
-    assert torch.equal(again.windows.tokens, references.windows.tokens)
-    assert files.read("nut", replace(detector, local=None)).windows is None
+    files = BankFiles(load=tmp_path, made_from=made_from)
+    files.check()
+    assert torch.equal(files.read("nut").windows.tokens, references.windows.tokens)
+    whole = BankFiles(load=tmp_path, made_from={"nut": {"whole": MADE_FROM}}).read("nut")
+    assert whole.windows is None
+    assert torch.equal(whole.whole.tokens, references.whole.tokens)
 
-    finer = replace(detector, local=LocalFeatures(2, 1))
     with pytest.raises(BankFileError, match="made with win_stride 2, this run has 1"):
-        files.check(finer)
-    with pytest.raises(BankFileError, match="made with references"):
-        replace(files, references={"nut": ["02"]}).check(detector)
+        BankFiles(tmp_path, made_from={"nut": {"windows": {**MADE_FROM, "win_stride": 1}}}).check()
     with pytest.raises(BankFileError, match="no such bank"):
-        replace(files, references={"screw": ["01"]}).check(detector)
-    assert BankFiles().read("nut", detector) is None
+        BankFiles(tmp_path, made_from={"screw": {"whole": MADE_FROM}}).check()
+    assert BankFiles().read("nut") is None

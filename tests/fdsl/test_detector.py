@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fdsl.backbones import RandomViT
+from fdsl.backbones import Encoding, RandomViT
 from fdsl.detector import METHODS, Detector
 from fdsl.errors import ConfigError
 from fdsl.local_features import SEARCHES, LocalFeatures
@@ -20,15 +20,29 @@ BACKBONE = RandomViT(grid=6, image_feature="mean", image_feature_block=3)
 SIZE = 6 * 14
 
 
+def sensitive_head() -> ScoreHead:
+    """A head whose scores spread over [0, 1] and follow every change of a deviation."""
+    generator = torch.Generator().manual_seed(0)
+    head = ScoreHead(4, 32).eval()
+    for module in head.modules():
+        if isinstance(module, torch.nn.BatchNorm1d):
+            module.running_mean.copy_(torch.rand(module.running_mean.shape, generator=generator) * 0.1)
+            module.running_var.fill_(0.01)
+        elif isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
+            module.weight.data.copy_(torch.randn(module.weight.shape, generator=generator) * 0.3)
+    return head
+
+
+HEAD = sensitive_head()
+
+
 def images(count: int, seed: int) -> torch.Tensor:
     return torch.randn(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
 
 
 def detector(search: str = "own", top_m: int = 2, **options) -> Detector:
-    torch.manual_seed(0)
-    head = ScoreHead(4, 32).eval()
     local = LocalFeatures(size=4, stride=1, batch_size=4, search=search, top_m=top_m)
-    return replace(Detector(BACKBONE, head, local=local, local_weight=0.4, map_size=24), **options)
+    return replace(Detector(BACKBONE, HEAD, local=local, local_weight=0.4, map_size=24), **options)
 
 
 def scored(made: Detector, queries: torch.Tensor, references: torch.Tensor) -> dict[str, AnomalyScore]:
@@ -115,22 +129,73 @@ def test_a_reference_looks_normal_to_its_own_windows():
     assert found.map.max() < 1e-5
 
 
-@pytest.mark.parametrize(("dtype", "atol"), [(torch.float16, 2e-3), (torch.bfloat16, 2e-2)])
-def test_half_precision_is_storage_only(dtype: torch.dtype, atol: float):
+def test_other_references_change_the_learned_map():
+    """Else agreement of two maps would say nothing."""
+    made, queries = detector(), images(2, 0)
+    a, b = (scored(made, queries, images(2, seed))["fdsl"].map for seed in (1, 2))
+    assert (a - b).abs().max() > 0.05
+    assert a.max() - a.min() > 0.2
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_storage_only(dtype: torch.dtype):
     queries, references = images(2, 0), images(2, 1)
-    full = detector("own", dtype=torch.float32)
-    half = detector("own", dtype=dtype)
-    half = replace(half, local=replace(half.local, dtype=dtype))
-    assert half.encode_references(references).nbytes < 0.55 * full.encode_references(references).nbytes
-    made = scored(half, queries, references)
+    full, half = detector("own", dtype=torch.float32), detector("own", dtype=dtype)
+    with torch.inference_mode():
+        stored = half.encode_references(references)
+        assert stored.nbytes < 0.55 * full.encode_references(references).nbytes
+        rounded = References(*(replace(bank, tokens=bank.tokens.float()) for bank in stored))
+        made, expected = half(queries, stored), full(queries, rounded)
     assert made["fdsl"].map.dtype == torch.float32
-    assert_same(made, scored(full, queries, references), atol)
+    assert_same(made, expected)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_only_the_backbone_runs_in_the_callers_precision(search: str):
+    """Under autocast all that follows the backbone is what fp32 makes of its tokens."""
+    made, queries, references = detector(search), images(2, 0), images(2, 1)
+
+    class Rounded:
+        spec, blocks = BACKBONE.spec, BACKBONE.blocks
+
+        def __call__(self, pixels: torch.Tensor) -> Encoding:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                tokens, feature = BACKBONE(pixels)
+            return Encoding(tokens.float(), feature.float())
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = scored(made, queries, references)
+    assert_same(half, scored(replace(made, backbone=Rounded()), queries, references))
+
+
+def test_a_window_outside_the_union_is_not_searched_and_none_twice():
+    bank = detector().encode_references(images(3, 1)).windows
+    picks = torch.cat([bank.image_feature[[4, 7, 4]], bank.image_feature[[7]]])
+    union = bank.union(picks, 1)
+    assert torch.equal(union.image_feature, bank.image_feature[[4, 7]])
+    assert torch.equal(union.tokens, bank.tokens[:, [4, 7]])
+
+
+def test_the_batch_of_windows_bounds_what_is_encoded_at_one_time():
+    made = detector("full")
+    largest = max(len(part) for part in made.local.cut(BACKBONE, images(1, 0)[0]))
+    assert largest == made.local.batch_size == 4
+
+
+@pytest.mark.parametrize(
+    "options", [{"search": "some"}, {"top_m": 0}, {"top_m": None}, {"stride": 0}, {"batch_size": 0}]
+)
+def test_choices_there_are_not_are_refused(options: dict):
+    with pytest.raises(ConfigError, match="must be"):
+        LocalFeatures(**options)
+    assert LocalFeatures(search="full", top_m=None).top_m is None
 
 
 def test_what_does_not_fit_is_refused():
     made = detector()
-    with pytest.raises(ConfigError, match="leaves cells"):
-        scored(replace(made, local=replace(made.local, stride=3)), images(1, 0), images(1, 1))
+    for size, stride, said in ((4, 3, "leaves cells"), (7, 1, "larger than the 6 x 6")):
+        with pytest.raises(ConfigError, match=said):
+            replace(made, local=LocalFeatures(size, stride)).encode_references(images(1, 1))
     with pytest.raises(ValueError, match="no bank of windows"):
         made(images(1, 0), References(made.encode_references(images(1, 1)).whole, None))
     with pytest.raises(ValueError, match="at least one reference"):

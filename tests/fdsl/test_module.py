@@ -1,6 +1,7 @@
 """The LightningModule: training is deterministic, learns, and can be taken up again; the rest is checked elsewhere."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from datamodules.augment import Mosaic
 from fdsl.backbones import RandomViT
 from fdsl.checkpoint import load_head, save_head
 from fdsl.detector import Detector
+from fdsl.local_features import LocalFeatures
 from fdsl.losses import score_loss
 from fdsl.module import FDSLModule
 from fdsl.score_learning import ScoreHead
@@ -147,6 +149,22 @@ def test_each_image_is_matched_with_its_own_category(mvtec_root: Path):
     torch.testing.assert_close(together.deviation[:, 2:], alone.deviation)
     with pytest.raises(ValueError, match="no references of screw"):
         made.compare(tokens, ["screw"] * 4)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_windows_run_in_the_trainers_precision(precision: str, mvtec_root: Path, tmp_path: Path):
+    source = data(mvtec_root)
+    results = []
+    for chosen in (precision, "32-true"):
+        made = FDSLModule(replace(detector(), local=LocalFeatures(2, 1)), progress=False)
+        made.head.load_state_dict(module(source).head.state_dict())
+        for category in source.categories:
+            made.attach_references(category, source.reference_images(category))
+        trainer(tmp_path, precision=chosen).test(made, source.test_dataloader(), verbose=False)
+        results.append(made.results)
+    for category, result in results[0].items():
+        fd = [r.image_scores["fd"] for r in (result, results[1][category])]
+        torch.testing.assert_close(*fd, atol=0.1, rtol=0)
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])

@@ -63,10 +63,14 @@ def test_a_cell_is_the_mean_of_the_windows_that_hold_it(layout: tuple[int, int, 
 def test_cutting_follows_the_boxes(layout: tuple[int, int, int]):
     grid, size, stride = layout
     patch = 2
-    images = torch.rand(2, 3, grid * patch, grid * patch)
-    cut = cut_windows(images, size * patch, stride * patch)
-    for w, (top, bottom, left, right) in enumerate((window_boxes(*layout) * patch).tolist()):
-        assert torch.equal(cut[:, w], images[:, :, top:bottom, left:right])
+    image = torch.rand(3, grid * patch, grid * patch)
+    batches = list(cut_windows(image, size * patch, stride * patch, batch_size=5))
+    assert all(len(batch) == 5 for batch in batches[:-1])
+    cut = torch.cat(batches)
+    boxes = (window_boxes(grid, size, stride) * patch).tolist()
+    assert len(cut) == len(boxes)
+    for window, (top, bottom, left, right) in zip(cut, boxes, strict=True):
+        assert torch.equal(window, image[:, top:bottom, left:right])
 
 
 def test_uncovered_cells_are_refused():
