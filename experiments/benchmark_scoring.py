@@ -25,12 +25,13 @@ from scoring_bench import MAP_SIZE, Bench, Row
 
 from fdsl import cli
 from fdsl.backbones import Encoding
-from fdsl.build import built
-from fdsl.config import register
+from fdsl.build import built, check_backbone, make_detector
+from fdsl.config import register, typed
 from fdsl.discrepancy import nearest
+from fdsl.errors import ConfigError
 from fdsl.local_features import LocalFeatures
 from fdsl.scoring import score_maps
-from fdsl.windows import window_boxes
+from fdsl.windows import covers, window_boxes
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -60,15 +61,17 @@ def measure_whole(b: Bench) -> list[Row]:
     for k in (1, 4):
         bank = b.bank(k, n)
         flat = bank.tokens.flatten(1, 2)
-        encode, ours, theirs = b.seconds(
+        encode, ours, theirs, product = b.seconds(
             lambda: b.backbone(image),
             lambda bank=bank: b.score_whole(query, bank),
             lambda flat=flat: score_maps(plain.score_whole(b.head, query.tokens, flat), MAP_SIZE),
+            lambda flat=flat: torch.bmm(query.tokens[:, 0], flat.mT),
         )
         ratio = b.scoring_arithmetic(n, k * n) / b.backbone_arithmetic(1, b.grid)
         note = f"ratio of arithmetic {ratio:.3f}"
         rows.append(Row(f"nan, {k}-shot: scoring / backbone", ours / encode, 1.5 * ratio + 0.03, True, note))
-        rows.append(Row(f"nan, {k}-shot: plain / ours", theirs / ours, 1.5, False))
+        bound = f"the matrix product alone is {product / ours:.2f} of ours, {product / theirs:.2f} of plain"
+        rows.append(Row(f"nan, {k}-shot: plain / ours", theirs / ours, 1.5, False, bound))
     return rows
 
 
@@ -124,7 +127,8 @@ def measure_growth(b: Bench, local: LocalFeatures) -> dict[str, dict[str, Any]]:
     record("images: scoring, nan", counts, b.seconds(*(lambda q=q: b.score_whole(q, one) for q in queries)))
     banks = [b.bank(k, n) for k in counts]
     record("k: scoring, nan", counts, b.seconds(*(lambda r=r: b.score_whole(queries[0], r) for r in banks)))
-    places = {s: len(window_boxes(b.grid, size, s)) for s in (8, 4, 2) if (b.grid - size) % s == 0}
+    strides = [s for s in range(local.stride, size + 1) if covers(b.grid, size, s)][:3]
+    places = {s: len(window_boxes(b.grid, size, s)) for s in reversed(strides)}
     scored, encoded = [], []
     for stride, count in places.items():
         layout = replace(local, stride=stride)
@@ -145,37 +149,27 @@ def measure_growth(b: Bench, local: LocalFeatures) -> dict[str, dict[str, Any]]:
     return grown
 
 
-def measure_memory(overrides: list[str]) -> tuple[list[Row], dict[str, float]]:
+def measure_memory(b: Bench, overrides: list[str], few: int, many: int) -> tuple[list[Row], dict[str, float]]:
     """Peak memory of test passes, each in a process of its own (``memory_of_a_test.py``)."""
 
-    def peak(*arguments: str) -> float:
-        command = [sys.executable, str(ROOT / "experiments/memory_of_a_test.py"), *arguments, *overrides]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    def peak(images: int, *arguments: str) -> float:
+        command = [sys.executable, str(ROOT / "experiments/memory_of_a_test.py"), "--images", str(images)]
+        command += ["--device", str(b.device), *arguments, *overrides]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise ConfigError(f"memory_of_a_test.py failed: {done.stderr.strip()}")
         return float(json.loads(done.stdout.splitlines()[-1])["peak_gigabytes"])
 
-    found = {
-        "scoring 50 images": peak("--images", "50", "--small"),
-        "scoring 500 images": peak("--images", "500", "--small"),
-        "testing 50 images": peak("--images", "50", "--small", "--metrics"),
-        "testing 500 images": peak("--images", "500", "--small", "--metrics"),
-        "mul own, 4-shot": peak("--images", "2", "--windows", "--metrics"),
-    }
-    rows = [
-        Row(
-            "peak memory of scoring, 500 / 50 images",
-            found["scoring 500 images"] / found["scoring 50 images"],
-            1.05,
-            True,
-        ),
-        Row(
-            "peak memory of a test, 500 / 50 images",
-            found["testing 500 images"] / found["testing 50 images"],
-            1.05,
-            True,
-            f"exact metrics hold the maps: {found['testing 50 images']:.2f} and {found['testing 500 images']:.2f} GB",
-        ),
-        Row("peak memory of mul own at 4 shots, GB", found["mul own, 4-shot"], 3.0, True),
-    ]
+    # A setting named twice is the later one's; the overrides of the command line come before.
+    found: dict[str, float] = {}
+    rows: list[Row] = []
+    for kind, options, note in (("scoring", [], "nothing kept"), ("a test", ["--metrics"], "exact metrics keep maps")):
+        low, high = (peak(n, "--small", *options, "winmode=nan", "kshots=4") for n in (few, many))
+        found |= {f"{kind}, {few} images": low, f"{kind}, {many} images": high}
+        note = f"{low:.2f} and {high:.2f} GB; {note}"
+        rows.append(Row(f"peak memory of {kind}, {many} / {few} images", high / low, 1.05, True, note))
+    found["mul, 4-shot"] = peak(3, "--metrics", "winmode=mul", "kshots=4")
+    rows.append(Row("peak memory of mul own at 4 shots, GB", found["mul, 4-shot"], 3.0, True))
     return rows, found
 
 
@@ -199,30 +193,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--images", type=cli.numbers, default=[50, 500], help="of the memory test: few, many")
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmark"))
     arguments, overrides = parser.parse_known_args()
     register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("config", ["run_dir=x", *overrides])
+        config = typed(compose("config", ["run_dir=x", *overrides, "winmode=mul"]))
+    check_backbone(config)
+    if config.memory.search != "own":
+        raise ConfigError(f"memory.search={config.memory.search}: this benchmark compares own with full; leave it out")
     torch.manual_seed(0)
     device = torch.device(arguments.device)
-    local = LocalFeatures(
-        config.win_size, config.win_stride, config.win_batch_size, config.memory.search, config.memory.top_m or 1
-    )
-    b = Bench(built(dict(config.backbone.model)), config.backbone.image_size, device, arguments.repeats)
+    b = Bench(built(config.backbone.model), config.backbone.image_size, device, arguments.repeats)
+    local = make_detector(config, b.backbone).local
+    assert local is not None  # winmode is mul
     with torch.inference_mode():
         rows, rates = measure_rates(b)
         rows += measure_whole(b)
         rows += measure_windows(b, local)
         grown = measure_growth(b, local)
-    memory_rows, peaks = measure_memory(overrides) if device.type == "cpu" else ([], {})
+    memory_rows, peaks = measure_memory(b, overrides, *arguments.images)
     rows += memory_rows
     lines = ["| what | measured | bar | met | note |", "| --- | --- | --- | --- | --- |", *map(str, rows)]
     lines += ["", "| seconds as it grows | exponent |", "| --- | --- |"]
     lines += [f"| {name} | {g['exponent']:.2f} |" for name, g in grown.items()]
     arguments.out.mkdir(parents=True, exist_ok=True)
     content = {
-        "backbone": str(config.backbone.model._target_),
+        "backbone": config.backbone.model,
         "blocks": list(b.backbone.blocks),
         "image_size": b.size,
         "device": str(device),

@@ -14,17 +14,17 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
 from lightning import seed_everything
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
+from window_tables import MAPS, Variant, chart, memory_table, window_table
 
 from datamodules import read_mvtec
 from fdsl import cli
@@ -36,37 +36,12 @@ from fdsl.config import Config, register, typed
 from fdsl.detector import Detector
 from fdsl.discrepancy import Discrepancy
 from fdsl.errors import ConfigError
-from fdsl.local_features import LocalFeatures
 from fdsl.reference import ReferenceBank, distinct
 from fdsl.results import write_json
 from fdsl.run import HEAD_FILE, train
 from fdsl.scoring import AnomalyScore, LayerMaps, blend, score_maps
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-MAPS = ("asl", "fd")
-SHOWN = ("image_auroc", "pixel_ap", "pixel_aupro")
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way to look at windows; ``stride`` 0 is the whole image alone."""
-
-    kshots: int
-    stride: int = 0
-    search: str = "own"
-    top_m: int = 0
-
-    @property
-    def modes(self) -> tuple[str, ...]:
-        """Ways to use its maps: fused with the whole image's, or alone."""
-        return ("mul", "only") if self.stride else ("",)
-
-    @property
-    def name(self) -> str:
-        """Key in the JSON file."""
-        if not self.stride:
-            return f"{self.kshots}/nan"
-        return f"{self.kshots}/stride{self.stride}/{self.search}{self.top_m or ''}"
 
 
 def variants(arguments: argparse.Namespace) -> list[Variant]:
@@ -84,11 +59,12 @@ class Products:
     """Windows and whole images of one category's references, encoded at the finest stride."""
 
     def __init__(self, detector: Detector, images: Tensor, stride: int) -> None:
+        assert detector.local is not None  # winmode is mul
         self.detector, self.stride = detector, stride
         self.grid = images.shape[-1] // detector.backbone.spec.patch_size
-        self.local = LocalFeatures(detector.local.size if detector.local else 13, stride)
-        self.whole = ReferenceBank.encode(detector.backbone, images)
-        self.windows = self.local.encode_references(detector.backbone, images, progress=True)
+        self.local = replace(detector.local, stride=stride)
+        self.whole = ReferenceBank.encode(detector.backbone, images, dtype=detector.dtype)
+        self.windows = self.local.encode_references(detector.backbone, images, detector.dtype, progress=True)
 
     def places(self, stride: int) -> Tensor:
         """Which windows of the finest stride are those of a coarser one, (W',) int64."""
@@ -113,7 +89,7 @@ class Products:
         local = replace(self.local, stride=variant.stride, search=variant.search, top_m=variant.top_m)
         places = self.places(variant.stride)
         parts = (Encoding(windows.tokens[:, p], windows.image_feature[p]) for p in places.split(local.batch_size))
-        maps = local.score_windows(head, bank, parts)
+        maps = local.score_windows(head, bank, parts, self.grid)
         return LayerMaps(head.aggregate(maps.learned[:, None]), maps.discrepancy[:, None])
 
 
@@ -196,9 +172,10 @@ def run_fold(arguments: argparse.Namespace, fold: list[str], others: list[str], 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = typed(compose("config", given))
     check_backbone(config)
+    measured = {key: str(value) for key, value in vars(arguments).items() if key != "out"}
+    check_settings(folder, {**measured, "overrides": overrides})
     wanted = {c: folder / f"{c}.json" for c in fold}
     if missing := [c for c, path in wanted.items() if not path.is_file()]:
-        folder.mkdir(parents=True, exist_ok=True)
         target = prepared(config.data)
         backbone = built(config.backbone.model)
         if not (folder / HEAD_FILE).is_file():
@@ -210,94 +187,21 @@ def run_fold(arguments: argparse.Namespace, fold: list[str], others: list[str], 
         module.head.eval()
         for category in missing:
             figures = test_category(config, module.detector, target, category, variants(arguments))
-            write_json(wanted[category], figures | {"trained_on": others, "overrides": overrides})
-    found = {c: json.loads(path.read_text("utf-8")) for c, path in wanted.items()}
-    if changed := [c for c, f in found.items() if f["overrides"] != overrides]:
-        raise ConfigError(f"{folder}: {', '.join(changed)} made with other settings; choose another --out")
-    return found
+            write_json(wanted[category], figures | {"trained_on": others})
+    return {c: json.loads(path.read_text("utf-8")) for c, path in wanted.items()}
 
 
-def mean(figures: dict[str, Any], categories: list[str], key: str, metric: str) -> float:
-    """Mean of one method's metric over categories, in percent."""
-    return 100 * sum(figures[c]["metrics"][key][metric] for c in categories) / len(categories)
+def check_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Refuse to go on in a folder that was begun with other settings; note them in a new one.
 
-
-def average(figures: dict[str, Any], part: str, key: str) -> float:
-    """Mean of something else over all categories."""
-    return sum(f[part][key] for f in figures.values()) / len(figures)
-
-
-def memory_table(arguments: argparse.Namespace, figures: dict[str, Any]) -> list[str]:
-    """What the index memory loses, as Markdown."""
-    categories = list(figures)
-    lines = [
-        f"Memory at stride {arguments.memory_stride}, winmode mul, mean over {len(categories)} categories, percent "
-        f"({', '.join(SHOWN)}; learned map | FD map):",
-        "",
-        "| k | memory | learned map | FD map | bank MB | search and head, s an image |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for k in arguments.kshots:
-        rows = [Variant(k, arguments.memory_stride, "own", m) for m in arguments.top_m]
-        rows += [Variant(k, arguments.memory_stride, "union", 1), Variant(k, arguments.memory_stride, "full")]
-        for v in rows:
-            cells = [
-                " / ".join(f"{mean(figures, categories, f'{v.name}/mul/{m}', n):.1f}" for n in SHOWN) for m in MAPS
-            ]
-            size = average(figures, "bank_bytes", v.name) / 1e6
-            seconds = average(figures, "seconds_per_image", v.name)
-            label = f"{v.search} {v.top_m or ''}".strip()
-            lines.append(f"| {k} | {label} | {cells[0]} | {cells[1]} | {size:.0f} | {seconds:.2f} |")
-    return lines
-
-
-def window_table(arguments: argparse.Namespace, figures: dict[str, Any]) -> list[str]:
-    """Whether windows pay, as Markdown: all categories in the mean, and each alone."""
-    lines = ["pixel AP and image AUROC, percent:", ""]
-    groups = {"mean": list(figures), **{c: [c] for c in figures}}
-    lines += [f"| k | windows | map | {' | '.join(groups)} | s an image |", "| --- " * (4 + len(groups)) + "|"]
-    finest = min(arguments.strides)
-    for k in arguments.kshots:
-        rows: list[tuple[str, Variant, str]] = [("nan", Variant(k), "")]
-        rows += [
-            (f"{mode} {s}", Variant(k, s, "own", arguments.default_m), short)
-            for s in arguments.strides
-            for mode, short in (("mul", "mul"), ("onlywin", "only"))
-        ]
-        for label, v, mode in rows:
-            # Windows of a coarser stride are a share of the finest one's.
-            side = {s: (arguments.grid - arguments.win_size) // s + 1 for s in (finest, v.stride or finest)}
-            share = (side[v.stride] / side[finest]) ** 2 if v.stride else 0.0
-            encode = average(figures, "seconds_per_image", "encode/windows") * share
-            whole = 0.0 if mode == "only" else average(figures, "seconds_per_image", "encode/whole")
-            seconds = whole + encode + average(figures, "seconds_per_image", v.name)
-            for m in MAPS:
-                key = f"{v.name}/{mode}/{m}"
-                cells = [
-                    f"{mean(figures, g, key, 'pixel_ap'):.1f} / {mean(figures, g, key, 'image_auroc'):.1f}"
-                    for g in groups.values()
-                ]
-                lines.append(f"| {k} | {label} | {m} | {' | '.join(cells)} | {seconds:.2f} |")
-    return lines
-
-
-def chart(arguments: argparse.Namespace, figures: dict[str, Any], path: Path) -> None:
-    """Draw pixel AP and image AUROC against the stride, whole image as a line."""
-    drawn = Figure(figsize=(10, 4), layout="constrained")
-    axes = drawn.subplots(1, 2)
-    categories = list(figures)
-    for axis, metric in zip(axes, ("pixel_ap", "image_auroc"), strict=True):
-        for colour, k in zip(("tab:blue", "tab:orange", "tab:green"), arguments.kshots, strict=False):
-            for line, m in (("-", "asl"), ("--", "fd")):
-                names = [Variant(k, s, "own", arguments.default_m).name for s in arguments.strides]
-                values = [mean(figures, categories, f"{n}/mul/{m}", metric) for n in names]
-                axis.plot(arguments.strides, values, line, marker="o", color=colour, label=f"{k}-shot mul {m}")
-                axis.axhline(mean(figures, categories, f"{k}/nan//{m}", metric), ls=":", lw=1, color=colour)
-        axis.set_xlabel("window stride, patches (dotted: without windows)")
-        axis.set_title(metric.replace("_", " "))
-        axis.set_xticks(arguments.strides)
-    axes[1].legend(fontsize=7)
-    drawn.savefig(path, dpi=120)
+    Raises:
+        ConfigError: if they differ.
+    """
+    path = folder / "settings.json"
+    if path.is_file() and json.loads(path.read_text("utf-8")) != json.loads(json.dumps(settings)):
+        raise ConfigError(f"{folder}: begun with other settings (settings.json); choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, settings)
 
 
 def main() -> None:
@@ -313,6 +217,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/local_windows"))
     arguments, overrides = parser.parse_known_args()
     register()
+    finest = min(arguments.strides)
+    if odd := [s for s in (*arguments.strides, arguments.memory_stride) if s % finest]:
+        raise ConfigError(f"strides {odd}: windows are encoded at stride {finest} only; give multiples of it")
     categories = sorted({s.category for s in read_mvtec(arguments.root).samples})
     if not 2 <= arguments.folds <= len(categories):
         raise ConfigError(f"--folds {arguments.folds}: from 2 to the number of categories, {len(categories)}")

@@ -102,13 +102,13 @@ class Bench:
         return score_maps(self.head(bank.match(query.tokens).deviation).last, MAP_SIZE).map
 
     def score_windows(self, local: LocalFeatures, query: Encoding, bank: ReferenceBank) -> Tensor:
-        """From tokens to the anomaly map, windows of one image."""
+        """From tokens to the anomaly map, windows of one image of the bench's size."""
         step = local.batch_size
         parts = (
             Encoding(query.tokens[:, i : i + step], query.image_feature[i : i + step])
             for i in range(0, len(query.image_feature), step)
         )
-        maps = local.score_windows(self.head, bank, parts)
+        maps = local.score_windows(self.head, bank, parts, self.grid)
         return score_maps(self.head.aggregate(maps.learned[:, None]), MAP_SIZE).map
 
     def with_repeats(self, repeats: int) -> "Bench":

@@ -37,4 +37,4 @@ def test_every_variant_is_measured_once_and_tables_are_written(mvtec_root: Path,
     assert (tmp_path / "plate" / "plate.json").stat().st_mtime_ns == before
     refused = ran(mvtec_root, tmp_path, "win_weight=0.7")
     assert refused.returncode == 2
-    assert "made with other settings" in refused.stderr
+    assert "begun with other settings" in refused.stderr
