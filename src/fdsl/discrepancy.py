@@ -41,7 +41,8 @@ def nearest(query: Tensor, bank: Tensor, max_bytes: int | None = None) -> tuple[
         query: unit-length tokens (Q, C), or W groups of them (W, Q, C).
         bank: unit-length tokens (R, C), or one bank for each group (W, R, C), R >= 1; converted to the query's dtype
             piece by piece.
-        max_bytes: bound on the size of one piece of the (W, Q, R) matrix; None takes :data:`MATCH_BYTES`.
+        max_bytes: bound on the size of one piece of the (W, Q, R) matrix, and on a converted piece of the bank; None
+            takes :data:`MATCH_BYTES`.
 
     Returns:
         similarity (Q,) or (W, Q), and index of the same shape, int64 into the (group's) bank.
@@ -60,7 +61,8 @@ def nearest(query: Tensor, bank: Tensor, max_bytes: int | None = None) -> tuple[
         return similarity[0], index[0]
     groups, queries, references = query.shape[0], query.shape[1], bank.shape[1]
     cells = max(1, budget(query, max_bytes) // query.element_size())
-    columns = min(references, max(isqrt(cells), cells // max(1, queries)))
+    columns = max(isqrt(cells), cells // max(1, queries))
+    columns = min(references, columns, max(1, cells // query.shape[2]))  # the bank's piece may have to be converted
     rows = max(1, min(queries, cells // columns))
     layers = max(1, cells // (rows * columns))
     similarity = query.new_full((groups, queries), -torch.inf)

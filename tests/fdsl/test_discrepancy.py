@@ -29,7 +29,22 @@ def test_of_equally_near_references_the_first_is_taken(max_bytes: int):
     assert index.tolist() == [0, 1, 2, 3]
 
 
-def test_no_piece_exceeds_the_budget(monkeypatch: pytest.MonkeyPatch):
+@given(st.integers(1, 3), st.integers(1, 30), st.integers(1, 300), st.integers(4, 9000), st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_pieces_decide_nothing(groups: int, q: int, r: int, max_bytes: int, seed: int):
+    """Small whole numbers multiply without rounding, so ties are exact: each is the first's, however it is cut."""
+    generator = torch.Generator().manual_seed(seed)
+    query, bank = (torch.randint(-2, 3, (groups, n, 3), generator=generator).float() for n in (q, r))
+    similarity, index = nearest(query, bank, max_bytes)
+    for g in range(groups):
+        for row, value, at in zip(
+            (query[g] @ bank[g].T).tolist(), similarity[g].tolist(), index[g].tolist(), strict=True
+        ):
+            assert (value, at) == (max(row), row.index(max(row)))
+
+
+@pytest.mark.parametrize("shape", [(50, 70), (3, 50, 70)])
+def test_no_piece_exceeds_the_budget(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch):
     largest = 0
     product = torch.Tensor.__matmul__
 
@@ -40,7 +55,8 @@ def test_no_piece_exceeds_the_budget(monkeypatch: pytest.MonkeyPatch):
         return made
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", watched)
-    nearest(unit(50, 8), unit(70, 8), max_bytes=1000)
+    *groups, q, r = shape
+    nearest(unit(*groups, q, 8), unit(*groups, r, 8), max_bytes=1000)
     assert 500 < largest <= 1000
 
 
