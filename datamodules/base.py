@@ -8,6 +8,7 @@ references of their categories.
 import logging
 from abc import abstractmethod
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +28,7 @@ from datamodules.dataset import (
     TestImages,
 )
 from datamodules.download import Archive, fetch
+from datamodules.fingerprint import ContentHashes
 from datamodules.images import FITS, Fit, Pixels
 from datamodules.references import SAMPLINGS, Sampling, draw_references, read_manifest, write_manifest
 from datamodules.samples import DatasetError, Reading, Sample
@@ -178,6 +180,22 @@ class FewShotDataModule(LightningDataModule):
         """The references in use, as :func:`datamodules.references.write_manifest` describes them."""
         described = write_manifest(self.root, self.seed, self.reference_sampling, self._references)
         return {"dataset": self.name, "kshots": self.kshots, **described}
+
+    def content_digest(self, index: Path | None = None) -> str:
+        """Hash all that is read from the folder: test images, masks and references in use, by content.
+
+        Args:
+            index: a file that remembers the hashes of single files between runs.
+        """
+        hashes = ContentHashes(index)
+        used = [s for group in (*self._test.values(), *self._references.values()) for s in group]
+        images = hashes.of([self.root / s.path for s in used])
+        masks = iter(hashes.of([self.root / s.mask for s in used if s.mask is not None]))
+        lines = [
+            f"{s.category} {s.split} {s.label} {s.path} {image} {next(masks) if s.mask is not None else '-'}"
+            for s, image in zip(used, images, strict=True)
+        ]
+        return sha256("\n".join(lines).encode()).hexdigest()
 
     def test_paths(self) -> dict[str, list[str]]:
         """Paths of the test images in use, by category, relative to the root."""

@@ -7,11 +7,11 @@ and version, whatever other categories or options are in play; and the reference
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from datamodules.samples import DatasetError, Sample
+from fdsl.backbones.weights import sha256_of_file
 
 Sampling = Literal["without_replacement", "with_replacement"]
 SAMPLINGS: tuple[str, ...] = get_args(Sampling)
@@ -52,7 +52,7 @@ def write_manifest(
         "seed": seed,
         "sampling": sampling,
         "references": {
-            category: [{"path": s.path, "sha256": file_sha256(root / s.path)} for s in drawn]
+            category: [{"path": s.path, "sha256": sha256_of_file(root / s.path)} for s in drawn]
             for category, drawn in references.items()
         },
     }
@@ -92,20 +92,13 @@ def read_manifest(
             sample = training.get(name)
             if sample is None or sample.category != category:
                 problems.append(f"{name}: no training image of {category} in {root}")
-            elif not (root / name).is_file() or file_sha256(root / name) != digest:
+            elif not (root / name).is_file() or sha256_of_file(root / name) != digest:
                 problems.append(f"{name}: missing, or another file than the manifest's (SHA-256 differs)")
             else:
                 found.setdefault(category, []).append(sample)
     if problems:
         raise DatasetError(path, problems, mend)
     return found
-
-
-@lru_cache(maxsize=4096)
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(seed: int, category: str, item: str) -> int:

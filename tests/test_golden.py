@@ -11,7 +11,7 @@ import torch
 from lightning import Trainer
 
 from datamodules import MVTecDataModule
-from datamodules.references import file_sha256
+from fdsl.backbones.weights import sha256_of_file
 from fdsl.checkpoint import from_upstream, load_head
 from fdsl.detector import Detector
 from fdsl.local_features import LocalFeatures
@@ -33,7 +33,9 @@ def first_images(golden: Path, tmp_path: Path):
 
     def write(k: int) -> Path:
         names = {c: [f"{c}/train/good/{i:03d}.png" for i in range(k)] for c in ("plate", "tiles")}
-        listed = {c: [{"path": p, "sha256": file_sha256(golden / "mvtec" / p)} for p in ps] for c, ps in names.items()}
+        listed = {
+            c: [{"path": p, "sha256": sha256_of_file(golden / "mvtec" / p)} for p in ps] for c, ps in names.items()
+        }
         path = tmp_path / "references.json"
         path.write_text(json.dumps({"schema": 1, "references": listed}))
         return path

@@ -16,10 +16,17 @@ from fdsl.config import register, typed
 from fdsl.errors import FDSLError
 from fdsl.module import FDSLModule
 from fdsl.results import METRICS
-from fdsl.run import run
+from fdsl.run import run, train
 
 ROOT = Path(__file__).parent.parent
-TINY = ["backbone=tiny", "progress=false", "data.num_workers=0", "aux.num_workers=0", "training.references=2"]
+TINY = [
+    "backbone=tiny",
+    "progress=false",
+    "data.num_workers=0",
+    "aux.num_workers=0",
+    "training.references=2",
+    "store=null",
+]
 
 
 @pytest.fixture
@@ -150,6 +157,84 @@ def test_banks_are_written_and_read_in_place_of_encoding(roots: list[str], tmp_p
     assert ran(tmp_path / "f", *again, *WINDOWS, "winmode=mul")["metrics"] == first["metrics"]
 
 
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The folders of the runs that really train."""
+    seen = []
+
+    def counted(config, trainer, module, aux, folder):
+        seen.append(folder)
+        return train(config, trainer, module, aux, folder)
+
+    monkeypatch.setattr("fdsl.run.train", counted)
+    return seen
+
+
+def test_jobs_that_need_the_same_head_share_one_training(roots: list[str], tmp_path: Path, trainings: list[Path]):
+    given = [*roots, f"store={tmp_path / 'heads'}", "overlays=0"]
+    first = ran(tmp_path / "a", *given)
+    same = (
+        ["kshots=2"],
+        ["seed=3"],
+        ["fusion=fd_asl"],
+        ["winmode=mul", *WINDOWS],
+        ["aux.num_workers=1"],
+        ["map_size=60"],
+    )
+    for i, overrides in enumerate(same):
+        result = ran(tmp_path / str(i), *given, *overrides)
+        assert result["head"]["reused"]
+        assert result["head"]["key"] == first["head"]["key"]
+        assert result["head"]["trained_by"]["run_dir"] == str(tmp_path / "a")
+        assert result["head"]["trained"] == first["head"]["trained"]
+        assert (tmp_path / str(i) / "head.safetensors").read_bytes() == (tmp_path / "a/head.safetensors").read_bytes()
+    assert ran(tmp_path / "again", *given)["metrics"] == first["metrics"]
+    assert trainings == [tmp_path / "a"]
+
+    other = ("nam=false", "training.lr=0.01", "aux.limit=1", "aux.augment.p=0.5", "training.seed=1", "aux.fit=stretch")
+    keys = {ran(tmp_path / f"x{i}", *given, override)["head"]["key"] for i, override in enumerate(other)}
+    assert len(keys - {first["head"]["key"]}) == len(other)
+    assert len(trainings) == 1 + len(other)
+    forced = ran(tmp_path / "forced", *given, "retrain=true")
+    assert not forced["head"]["reused"]
+    assert forced["metrics"] == first["metrics"]
+
+
+def test_a_changed_image_or_a_damaged_head_is_trained_again(
+    roots: list[str], visa_root: Path, tmp_path: Path, trainings: list[Path], draw
+):
+    given = [*roots, f"store={tmp_path / 'heads'}", "overlays=0"]
+    first = ran(tmp_path / "a", *given)
+    stored = tmp_path / "heads" / f"{first['head']['key']}.safetensors"
+    stored.write_bytes(stored.read_bytes()[:-8])
+    assert ran(tmp_path / "b", *given)["metrics"] == first["metrics"]
+    assert len(trainings) == 2
+    draw(visa_root / "candle/Data/Images/Anomaly/000.JPG", value=7)
+    assert ran(tmp_path / "c", *given)["head"]["key"] != first["head"]["key"]
+    assert len(trainings) == 3
+
+
+@pytest.mark.slow
+def test_of_jobs_that_run_at_once_one_trains(roots: list[str], tmp_path: Path):
+    def start(k: int) -> subprocess.Popen:
+        given = [
+            *TINY,
+            *roots,
+            "training.epochs=3",
+            f"store={tmp_path / 'heads'}",
+            f"kshots={k}",
+            f"run_dir={tmp_path}/{k}",
+        ]
+        return subprocess.Popen([sys.executable, ROOT / "train.py", *given], cwd=tmp_path, stderr=subprocess.PIPE)
+
+    jobs = [start(k) for k in (1, 2)]
+    assert [job.wait(timeout=300) for job in jobs] == [0, 0], [job.stderr.read() for job in jobs]
+    heads = [json.loads((tmp_path / f"{k}" / "results.json").read_text())["head"] for k in (1, 2)]
+    assert sorted(head["reused"] for head in heads) == [False, True]
+    assert heads[0]["sha256"] == heads[1]["sha256"]
+    assert heads[0]["trained_by"] == heads[1]["trained_by"]
+
+
 def test_two_runs_write_the_same_head(roots: list[str], tmp_path: Path):
     heads = []
     for name in ("a", "b"):
@@ -230,6 +315,7 @@ def test_a_multirun_sweeps_every_combination(roots: list[str], tmp_path: Path):
         (["backbone.mean=[0.5]"], "backbone.mean=[0.5]: three values"),
         (["backbone.model.blocks=4"], "backbone.model.blocks=4: a list"),
         (["trainer.devices=2"], "trainer.devices=1"),
+        (["train=false", "retrain=true", "ckpt=x"], "retrain=true trains"),
         (["train=false"], "train=false needs a trained head"),
         (["ckpt=/nowhere"], "so add train=false"),
         (["train=false", "ckpt=/nowhere"], "ckpt=/nowhere: no such file"),

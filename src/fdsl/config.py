@@ -100,6 +100,8 @@ class Config:
     reference_sampling: str = "without_replacement"
     references: str | None = None
     train: bool = True
+    retrain: bool = False
+    store: str | None = None
     ckpt: str | None = None
     map_size: int = 240
     overlays: int = 3
@@ -163,6 +165,8 @@ class Config:
             raise ConfigError(
                 "training.resume goes on training, so it cannot stand beside train=false; drop one of them"
             )
+        if self.retrain and not self.train:
+            raise ConfigError("retrain=true trains, so it cannot stand beside train=false; drop one of them")
         if self.train and self.ckpt is not None:
             raise ConfigError("ckpt is a head to test, so add train=false; to go on training use training.resume=PATH")
         named = {"ckpt": self.ckpt, "references": self.references, "training.resume": self.training.resume}

@@ -2,8 +2,12 @@
 
 import platform
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
+from hashlib import sha256
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,9 @@ import torch
 import fdsl
 from fdsl.backbones import Backbone
 from fdsl.config import Config
+
+TRAINING_MODULES = ("discrepancy", "losses", "module", "reference", "score_learning")
+"""What, beside backbones and datasets, decides what a training makes of its data."""
 
 PACKAGES = (
     "torch",
@@ -68,6 +75,48 @@ def of_training(config: Config, backbone: Backbone, aux: Any) -> dict[str, Any]:
         "nam": config.nam,
         "code": code_version(),
     }
+
+
+def training_dependencies(config: Config, trained: Mapping[str, Any], data_digest: str) -> dict[str, Any]:
+    """Return everything that decides what a trained head becomes, for its key.
+
+    Args:
+        config: of the run.
+        trained: see :func:`of_training`.
+        data_digest: of the auxiliary images, masks and references by content.
+    """
+    # How images are brought, and what a training does not look at; references are in the digest.
+    aside = {"root", "num_workers", "download", "url", "progress", "references", "map_size"}
+    trainer = ("max_epochs", "precision", "deterministic", "limit_train_batches")
+    return {
+        **{key: value for key, value in trained.items() if key != "code"},
+        "backbone": {k: v for k, v in config.backbone.model.items() if k not in ("weights", "cache_dir")},
+        "aux": {key: value for key, value in config.aux.items() if key not in aside},
+        "data": data_digest,
+        "trainer": {key: config.trainer[key] for key in trainer},
+        "code": training_code(),
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+def training_code() -> str:
+    """Hash the sources that a training goes through: whatever else changes, its head stays what it was."""
+    digest = sha256()
+    package = Path(fdsl.__file__).parent
+    files = [package / f"{name}.py" for name in TRAINING_MODULES] + sorted((package / "backbones").glob("*.py"))
+    # The datasets are another package, which this one does not import; it is found beside it.
+    found = find_spec("datamodules")
+    folders = list(found.submodule_search_locations or []) if found is not None else []
+    files += sorted(file for folder in folders for file in Path(folder).glob("*.py"))
+    for file in files:
+        digest.update(file.name.encode() + b"\n" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def trained_by(folder: Path) -> dict[str, Any]:
+    """Say which run trains a head now."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"run_dir": str(folder.absolute()), "host": platform.node(), "finished": now, "code": code_version()}
 
 
 def _git(folder: Path, *arguments: str) -> str:

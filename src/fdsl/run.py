@@ -6,6 +6,7 @@ loaded or an image decoded.
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from fdsl.checkpoint import load_head, save_head
 from fdsl.checks import check_disjoint
 from fdsl.config import Config
 from fdsl.errors import ConfigError, FDSLError
+from fdsl.head_store import HeadStore, key_of
 from fdsl.module import FDSLModule
 from fdsl.overlay import write_overlays
 from fdsl.results import document, remarks, table, write_csv, write_json, write_scores
@@ -67,9 +69,10 @@ def run(config: Config) -> dict[str, Any]:
         module = make_module(config, backbone, loaded, aux)
         module.attach_banks(bank_files(config, module.detector, target, folder / BANKS_FOLDER, str(trainer.precision)))
     point_latest(folder)  # only now: a run that was refused is not the newest
+    origin: dict[str, Any] = {}
     if aux is not None:
         with timed(seconds, "train"):
-            train(config, trainer, module, aux, folder)
+            origin = obtain_head(config, trainer, module, aux, folder)
     head_file = folder / HEAD_FILE if config.train else Path(str(config.ckpt))
     facts = {
         "config": asdict(config),
@@ -84,6 +87,7 @@ def run(config: Config) -> dict[str, Any]:
             "file": HEAD_FILE if config.train else str(head_file),
             "sha256": sha256_of_file(head_file),
             "trained": module.hparams["trained"],
+            **origin,
         },
         "references": target.reference_manifest,
         "bank_bytes": module.bank_bytes,
@@ -93,6 +97,34 @@ def run(config: Config) -> dict[str, Any]:
     with timed(seconds, "test"):
         test(config, trainer, module, target, folder, facts)
     return finish(config, module.results, folder, facts)
+
+
+def obtain_head(config: Config, trainer: Trainer, module: FDSLModule, aux: Any, folder: Path) -> dict[str, Any]:
+    """Take the head from the store if it is there, else train it and put it there.
+
+    Returns:
+        its key, whether it was reused, and the run that trained it.
+    """
+    if config.store is None:
+        train(config, trainer, module, aux, folder)
+        return {"key": None, "reused": False, "trained_by": provenance.trained_by(folder)}
+    store = HeadStore(Path(config.store).expanduser())
+    digest = aux.content_digest(store.folder / "hashes.sqlite")
+    depends_on = provenance.training_dependencies(config, module.hparams["trained"], digest)
+    key = key_of(depends_on)
+    with store.lock(key):
+        found = None if config.retrain or config.training.resume else store.find(key)
+        reused = found is not None
+        if found is None:
+            train(config, trainer, module, aux, folder)
+            found = store.publish(key, folder / HEAD_FILE, depends_on, provenance.trained_by(folder))
+        else:
+            log.info("head %s was trained by %s; retrain=true trains it again", key, found.trained_by["run_dir"])
+            shutil.copyfile(found.file, folder / HEAD_FILE)
+            stored = load_head(found.file, config.nam)
+            module.head.load_state_dict(stored.head.state_dict())
+            module.hparams["trained"].update(stored.trained)  # its code may be another commit's
+        return {"key": key, "reused": reused, "trained_by": found.trained_by}
 
 
 def train(config: Config, trainer: Trainer, module: FDSLModule, aux: Any, folder: Path) -> None:

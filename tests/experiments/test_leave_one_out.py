@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "leave_one_out.py"
-QUICK = ["backbone=tiny", "progress=false", "training.epochs=1", "training.references=2", "overlays=0", "trainer=cpu"]
+QUICK = [
+    "backbone=tiny",
+    "progress=false",
+    "training.epochs=1",
+    "training.references=2",
+    "overlays=0",
+    "trainer=cpu",
+    "store=null",
+]
 SERIAL = ["data.num_workers=0", "aux.num_workers=0", "logger=none"]
 
 

@@ -30,7 +30,7 @@ def sha256_of_file(path: Path) -> str:
     return _sha256_of_file(path.resolve(), stat.st_mtime_ns, stat.st_size)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4096)
 def _sha256_of_file(path: Path, mtime_ns: int, size: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
