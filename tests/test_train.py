@@ -349,6 +349,22 @@ def test_what_cannot_be_run_is_refused(overrides: list[str], said: str, roots: l
 
 
 @pytest.mark.slow
+def test_a_failing_job_does_not_stop_the_others(roots: list[str], tmp_path: Path):
+    done = command(tmp_path, *roots, "kshots=9,1", "fusion=asl,both", "overlays=0", "-m")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert len(list(tmp_path.glob("outputs/*/*-multirun/*/results.json"))) == 1
+    summary = done.stderr[done.stderr.index("error: 3 of 4 jobs failed") :]
+    assert [line.split(":")[0] for line in summary.splitlines() if line.startswith("  k")] == [
+        "  kshots=9 fusion=asl",
+        "  kshots=9 fusion=both",
+        "  kshots=1 fusion=both",
+    ]
+    assert "plate has 4 defect-free training images, 9 references were asked for" in summary
+    assert summary.count("fusion=both: must be one of asl, fd_asl") == 2
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "said"),
     [

@@ -1,14 +1,21 @@
 """How a command ends: a user's mistake is a message on stderr and exit status 2, never a traceback."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
-from fdsl.errors import FDSLError
+from fdsl.errors import FDSLError, InterruptedRunError
+from fdsl.sweep import ERROR_FILE
+
+log = logging.getLogger(__name__)
 
 INTERNALS = ("full_key:", "object_type=", "reference_type=", "provider=", "Config search path")
 
@@ -31,11 +38,26 @@ def call(main: Callable[[], object]) -> None:
 
 
 def job(work: Callable[[], object]) -> None:
-    """Run the body of a Hydra job; what we refuse ends the process before Hydra adds lines of its own."""
+    """Run the body of a Hydra job; what we refuse ends the process before Hydra adds lines of its own.
+
+    A job of a multirun leaves the reason in its folder instead, and the others go on, see :mod:`fdsl.sweep`. But when a
+    person interrupts one, the others are not begun.
+    """
+    hydra = HydraConfig.get() if HydraConfig.initialized() else None
     try:
         work()
-    except FDSLError as error:
+    except InterruptedRunError as error:
         fail(str(error))
+    except Exception as error:
+        known = isinstance(error, FDSLError)
+        if hydra is not None and hydra.mode == RunMode.MULTIRUN:
+            reason = str(error) if known else f"{type(error).__name__}: {error}"
+            log.error("%s", reason, exc_info=not known)
+            (Path(hydra.runtime.output_dir) / ERROR_FILE).write_text(reason + "\n", encoding="utf-8")
+        elif known:
+            fail(str(error))
+        else:
+            raise
 
 
 def numbers(text: str) -> list[int]:

@@ -5,5 +5,9 @@ class FDSLError(Exception):
     """Something outside the program is not as it must be; the message says what, where and how to mend it."""
 
 
+class InterruptedRunError(FDSLError):
+    """A run that a person stopped; the message says how to go on with it."""
+
+
 class ConfigError(FDSLError, ValueError):
     """A configuration that cannot be run."""

@@ -27,7 +27,7 @@ from fdsl.category import CategoryResult, CategoryTest
 from fdsl.checkpoint import load_head, save_head
 from fdsl.checks import check_disjoint
 from fdsl.config import Config
-from fdsl.errors import ConfigError, FDSLError
+from fdsl.errors import ConfigError, InterruptedRunError
 from fdsl.head_store import HeadStore, key_of
 from fdsl.module import FDSLModule
 from fdsl.overlay import write_overlays
@@ -140,7 +140,7 @@ def train(config: Config, trainer: Trainer, module: FDSLModule, aux: Any, folder
         hint = (
             f"go on with the same settings and training.resume={state}" if state.is_file() else "nothing is saved yet"
         )
-        raise FDSLError(f"training was interrupted at step {trainer.global_step}; {hint}") from None
+        raise InterruptedRunError(f"training was interrupted at step {trainer.global_step}; {hint}") from None
     trainer.save_checkpoint(folder / CHECKPOINT_FILE, weights_only=False)
     save_head(folder / HEAD_FILE, module.head, module.hparams["trained"])
 
