@@ -39,8 +39,8 @@ format: $(READY) ## format the code
 typecheck: $(READY) ## strict types of src and datamodules
 	$(BIN)/mypy
 
-benchmark: $(READY) ## what scoring costs beside the backbone, as ratios (BACKBONE=vit_s_pypi)
-	$(BIN)/python experiments/benchmark_scoring.py backbone=$(BACKBONE) --out outputs/benchmark
+benchmark: $(READY) ## what scoring costs beside the backbone, as ratios (BACKBONE=... ARGS="win_stride=4")
+	$(BIN)/python experiments/benchmark_scoring.py backbone=$(BACKBONE) --out outputs/benchmark $(ARGS)
 
 check-data: $(READY) ## decode every file of a dataset (DATASET=mvtec|visa ROOT=folder)
 	$(BIN)/python -m datamodules.check_data $(DATASET) $(ROOT)

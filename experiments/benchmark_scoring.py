@@ -2,10 +2,12 @@
 
     python experiments/benchmark_scoring.py backbone=vit_s_pypi --out outputs/benchmark
 
-Any backbone of ``conf/backbone``, on random images, CPU or GPU (``--device cuda``). Measures the time of scoring beside
-that of the backbone and beside the ratio of their arithmetic; against a plain implementation (``plain.py``); the share
-of the machine's matrix product rate that the exact search reaches; windows against whole images; peak memory; and how
-all of it grows. Writes JSON, a table in Markdown and a chart. Bars are printed with what was measured, met or not.
+Any backbone of ``conf/backbone`` whose image size the windows fit (else set ``win_size`` and ``win_stride``), on random
+images, CPU or GPU (``--device cuda``). Measures the time of scoring beside that of the backbone and beside the ratio of
+their arithmetic; against a plain implementation (``plain.py``); the share of the machine's matrix product rate that the
+exact search reaches; windows against whole images; peak memory; and how all of it grows. Writes JSON, a Markdown table
+and a chart. Bars are printed with what was measured, met or not. Nothing else may run beside it: ratios of times change
+with the load.
 """
 
 import argparse
@@ -79,7 +81,8 @@ def measure_windows(b: Bench, local: LocalFeatures) -> list[Row]:
     """Winmode mul: the window branch's scoring beside the encoding of windows, and against the plain way."""
     patch, size = b.backbone.spec.patch_size, local.size
     boxes = window_boxes(b.grid, size, local.stride)
-    count, part = len(boxes), local.batch_size
+    count = len(boxes)
+    part = min(local.batch_size, count)
     windows, whole = b.images(part, size * patch), b.images(2)
     encode_part, encode_whole = b.seconds(lambda: b.backbone(windows), lambda: b.backbone(whole))
     per_token = (encode_part / (part * size**2)) / (encode_whole / (2 * b.grid**2))

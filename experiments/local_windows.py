@@ -208,17 +208,17 @@ def main() -> None:
     """Run all folds and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path, help="dataset in MVTec AD's layout")
-    parser.add_argument("--kshots", type=cli.numbers, default=[1, 4])
-    parser.add_argument("--strides", type=cli.numbers, default=[2, 4, 8])
+    parser.add_argument("--kshots", type=cli.numbers, default=[1, 4], help="default 1,4")
+    parser.add_argument("--strides", type=cli.numbers, default=[2, 4, 8], help="multiples of the least; default 2,4,8")
     parser.add_argument("--memory-stride", type=int, default=4, help="stride at which memories are compared")
-    parser.add_argument("--top-m", type=cli.numbers, default=[1, 2, 4, 8])
+    parser.add_argument("--top-m", type=cli.numbers, default=[1, 2, 4, 8], help="to compare; default 1,2,4,8")
     parser.add_argument("--default-m", type=int, default=1, help="top_m of the comparison of strides")
-    parser.add_argument("--folds", type=int, default=3)
+    parser.add_argument("--folds", type=int, default=3, help="heads that are trained; default 3")
     parser.add_argument("--out", type=Path, default=Path("outputs/local_windows"))
     arguments, overrides = parser.parse_known_args()
     register()
     finest = min(arguments.strides)
-    if odd := [s for s in (*arguments.strides, arguments.memory_stride) if s % finest]:
+    if odd := sorted({s for s in (*arguments.strides, arguments.memory_stride) if s % finest}):
         raise ConfigError(f"strides {odd}: windows are encoded at stride {finest} only; give multiples of it")
     categories = sorted({s.category for s in read_mvtec(arguments.root).samples})
     if not 2 <= arguments.folds <= len(categories):

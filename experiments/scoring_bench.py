@@ -35,7 +35,8 @@ class Row(NamedTuple):
 
     def __str__(self) -> str:
         bar = f"{'<=' if self.at_most else '>='} {self.bar:.3g}" if self.bar else "-"
-        return f"| {self.what} | {self.measured:.3g} | {bar} | {'yes' if self.met else 'NO'} | {self.note} |"
+        met = ("yes" if self.met else "NO") if self.bar else ""
+        return f"| {self.what} | {self.measured:.3g} | {bar} | {met} | {self.note} |"
 
 
 class Bench:

@@ -98,19 +98,19 @@ def window_table(arguments: argparse.Namespace, figures: dict[str, Any]) -> list
 
 
 def chart(arguments: argparse.Namespace, figures: dict[str, Any], path: Path) -> None:
-    """Draw pixel AP and image AUROC against the stride, whole image as a line."""
+    """Draw pixel AP and image AUROC without windows and with ever more of them."""
     drawn = Figure(figsize=(10, 4), layout="constrained")
     axes = drawn.subplots(1, 2)
-    categories = list(figures)
+    categories, strides = list(figures), sorted(arguments.strides, reverse=True)
     for axis, metric in zip(axes, ("pixel_ap", "image_auroc"), strict=True):
         for colour, k in zip(("tab:blue", "tab:orange", "tab:green"), arguments.kshots, strict=False):
             for line, m in (("-", "asl"), ("--", "fd")):
-                names = [Variant(k, s, "own", arguments.default_m).name for s in arguments.strides]
-                values = [mean(figures, categories, f"{n}/mul/{m}", metric) for n in names]
-                axis.plot(arguments.strides, values, line, marker="o", color=colour, label=f"{k}-shot mul {m}")
-                axis.axhline(mean(figures, categories, f"{k}/nan//{m}", metric), ls=":", lw=1, color=colour)
-        axis.set_xlabel("window stride, patches (dotted: without windows)")
-        axis.set_title(metric.replace("_", " "))
-        axis.set_xticks(arguments.strides)
-    axes[1].legend(fontsize=7)
-    drawn.savefig(path, dpi=120)
+                keys = [f"{k}/nan//{m}"]
+                keys += [f"{Variant(k, s, 'own', arguments.default_m).name}/mul/{m}" for s in strides]
+                values = [mean(figures, categories, key, metric) for key in keys]
+                axis.plot(range(len(keys)), values, line, marker="o", color=colour, label=f"{k}-shot {m}")
+        axis.set_xlabel("window stride, patches")
+        axis.set_xticks(range(len(strides) + 1), ["no windows", *map(str, strides)])
+        axis.set_title(metric.replace("_", " ") + ", percent")
+    axes[1].legend(fontsize=8)
+    drawn.savefig(path, dpi=100)

@@ -136,6 +136,7 @@ def test_windows_and_memory_change_the_test_and_not_the_head(roots: list[str], t
 def test_banks_are_written_and_read_in_place_of_encoding(roots: list[str], tmp_path: Path, monkeypatch):
     first = ran(tmp_path / "a", *roots, *WINDOWS, "winmode=mul", "memory.save=true")
     banks = tmp_path / "a" / "banks"
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in banks.iterdir())
     assert len(list(banks.iterdir())) == 4
     again = [roots[0], "train=false", f"ckpt={tmp_path / 'a' / 'head.safetensors'}", f"memory.load={banks}"]
 
@@ -147,6 +148,8 @@ def test_banks_are_written_and_read_in_place_of_encoding(roots: list[str], tmp_p
         ran(tmp_path / "g", *again, *WINDOWS, "winmode=mul", "backbone.model.heads=4")
     with pytest.raises(FDSLError, match="made with dtype fp32, this run has fp16"):
         ran(tmp_path / "d", *again, *WINDOWS, "winmode=mul", "memory.dtype=fp16")
+    with pytest.raises(FDSLError, match=r"set memory\.load=.*banks"):
+        ran(tmp_path / "h", *again, *WINDOWS, "winmode=mul", f"memory.load={tmp_path / 'a'}")
     with pytest.raises(FDSLError, match="drop one of them"):
         ran(tmp_path / "e", *again, *WINDOWS, "winmode=mul", "memory.save=true")
 
@@ -279,6 +282,7 @@ def test_a_multirun_sweeps_every_combination(roots: list[str], tmp_path: Path):
     assert "lists 2 references, kshots is 1" in refused.stderr
     again = command(tmp_path, roots[0], *named, "train=false", "kshots=2", "nam=false")
     assert again.returncode == 0, again.stderr
+    assert (tmp_path / "outputs" / "latest" / "head.safetensors").is_file()  # so that the same command works again
     figures = [
         json.loads((p / "results.json").read_text())["metrics"] for p in (latest, tmp_path / "outputs" / "latest")
     ]
@@ -369,6 +373,8 @@ def test_a_failing_job_does_not_stop_the_others(roots: list[str], tmp_path: Path
     ("override", "said"),
     [
         ("kshot=2", "Could not override 'kshot'"),
+        ("+kshot=2", "kshot: no such key; did you mean kshots?"),
+        ("+memory.topm=2", "memory.topm: no such key; did you mean memory.top_m?"),
         ("data.foo=1", "Could not override 'data.foo'"),
         ("kshots=x", "Value 'x' of type 'str' could not be converted to Integer"),
         ("backbone=nope", "Could not find 'backbone/nope'"),

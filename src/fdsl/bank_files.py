@@ -30,6 +30,7 @@ def save_bank(path: Path, bank: ReferenceBank, description: Mapping[str, Any]) -
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     save_file(tensors, part, metadata={METADATA_KEY: json.dumps(content, sort_keys=True)})
+    part.chmod(0o644)  # safetensors makes files for their owner alone
     part.replace(path)
 
 
@@ -43,7 +44,9 @@ def check_bank(path: Path, description: Mapping[str, Any]) -> str:
         BankFileError: if it is missing or no bank, or naming the first thing that differs.
     """
     if not path.is_file():
-        raise BankFileError(f"{path}: no such bank; write it with memory.save=true, or drop memory.load")
+        inside = path.parent / "banks" / path.name
+        mend = f"set memory.load={inside.parent}" if inside.is_file() else "write it with memory.save=true"
+        raise BankFileError(f"{path}: no such bank; {mend}, or drop memory.load")
     try:
         with safe_open(path, framework="pt") as file:
             content = json.loads((file.metadata() or {})[METADATA_KEY])
@@ -54,10 +57,15 @@ def check_bank(path: Path, description: Mapping[str, Any]) -> str:
     for key in sorted(wanted.keys() | made_from.keys()):
         if made_from.get(key) != wanted.get(key):
             raise BankFileError(
-                f"{path}: made with {key} {made_from.get(key)}, this run has {wanted.get(key)}; drop memory.load, or "
-                "use the settings and references that it was made with"
+                f"{path}: made with {key} {_short(made_from.get(key))}, this run has {_short(wanted.get(key))}; drop "
+                "memory.load, or use the settings and references that it was made with"
             )
     return digest
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 100 else text[:100] + "..."
 
 
 def load_bank(path: Path, description: Mapping[str, Any]) -> ReferenceBank:

@@ -17,7 +17,15 @@ from fdsl.sweep import ERROR_FILE
 
 log = logging.getLogger(__name__)
 
-INTERNALS = ("full_key:", "object_type=", "reference_type=", "provider=", "Config search path")
+APPEND_HINT = "To append to your config"  # would make of a typing error a key that nothing reads
+INTERNALS = (
+    "full_key:",
+    "object_type=",
+    "reference_type=",
+    "provider=",
+    "Config search path",
+    APPEND_HINT,
+)
 
 
 def call(main: Callable[[], object]) -> None:

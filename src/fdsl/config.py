@@ -3,7 +3,8 @@
 Types are checked when Hydra composes; what a value may be, and what may stand beside what, in :meth:`Config.check`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,11 @@ class Config:
     def title(self) -> str:
         """Name the run by what its figures depend on most."""
         fusion = self.fusion if self.fusion == "asl" else f"{self.fusion} {self.fusion_weight:g}"
-        winmode = self.winmode if self.winmode == "nan" else f"{self.winmode} (memory {self.memory.search})"
+        winmode = self.winmode
+        if winmode != "nan":
+            weight = f" x {self.win_weight:g}" if winmode == "mul" else ""
+            search = f"{self.memory.search} {self.memory.top_m or ''}".strip()
+            winmode += f"{weight} (size {self.win_size}, stride {self.win_stride}, memory {search})"
         return f"{self.kshots}-shot, seed {self.seed}, winmode {winmode}, NAM {self.nam}, fusion {fusion}"
 
     def check(self) -> None:
@@ -214,12 +219,26 @@ def _at_least(key: str, value: int, least: int) -> None:
         raise ConfigError(f"{key}={value}: must be at least {least}")
 
 
+def _refuse_unknown(config: DictConfig, schema: type[Any], prefix: str = "") -> None:
+    """Refuse keys that were appended (``+key=value``) and that nothing reads."""
+    known = {each.name: each.type for each in fields(schema)}
+    for key in map(str, config):
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"there are {', '.join(known)}"
+            raise ConfigError(f"{prefix}{key}: no such key; {hint}")
+        node = known[key]
+        if isinstance(node, type) and is_dataclass(node):
+            _refuse_unknown(config[key], node, f"{prefix}{key}.")
+
+
 def typed(config: DictConfig) -> Config:
     """Turn a composed configuration into a checked :class:`Config`.
 
     Raises:
         ConfigError: see :meth:`Config.check`.
     """
+    _refuse_unknown(config, Config)
     made = OmegaConf.to_object(config)
     if not isinstance(made, Config):
         raise TypeError(f"not composed over the schema: {type(made).__name__}")

@@ -73,6 +73,8 @@ def run(config: Config) -> dict[str, Any]:
     if aux is not None:
         with timed(seconds, "train"):
             origin = obtain_head(config, trainer, module, aux, folder)
+    else:
+        save_head(folder / HEAD_FILE, module.head, module.hparams["trained"])
     head_file = folder / HEAD_FILE if config.train else Path(str(config.ckpt))
     facts = {
         "config": asdict(config),
