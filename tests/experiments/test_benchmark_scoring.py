@@ -41,3 +41,13 @@ def test_what_cannot_be_measured_is_refused(override: str, said: str, tmp_path: 
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_peak_memory_is_the_process_own_and_not_its_parents():
+    script = f"import sys; sys.path.insert(0, {str(ROOT / 'experiments')!r}); import benchmark_metrics as b; "
+    held = bytearray(2_000_000_000)  # this process holds more than the other ever will
+    held[::4096] = b"x" * len(held[::4096])
+    done = subprocess.run([sys.executable, "-c", script + "print(b.peak_gigabytes())"], capture_output=True, text=True)
+    assert 0.05 < float(done.stdout) < 1.9, done.stderr
+    assert len(held) > 0
