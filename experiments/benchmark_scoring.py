@@ -185,6 +185,8 @@ def chart(grown: dict[str, dict[str, Any]], path: Path) -> None:
             if name.startswith(f"{panel}:"):
                 label = f"{name.split(': ')[1]} (exponent {g['exponent']:.2f})"
                 axis.loglog(g["sizes"], g["seconds"], marker="o", label=label)
+                axis.set_xticks(g["sizes"], [f"{size:g}" for size in g["sizes"]])
+                axis.set_xticks([], minor=True)
         axis.set_xlabel({"side": "patches a side"}.get(panel, panel))
         axis.legend(fontsize=7)
     figure.supylabel("seconds")
