@@ -2,10 +2,13 @@
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig
 
 from fdsl.backbones import Backbone
 from fdsl.checkpoint import HeadFileError
@@ -69,6 +72,23 @@ def check_resume(file: str, trained: Mapping[str, Any]) -> None:
                 f"training.resume={file}: begun with {key} {begun.get(key)}, this run has {now[key]}; "
                 "resume with the settings it was begun with"
             )
+
+
+def refuse_unknown(config: DictConfig, schema: type[Any], prefix: str = "") -> None:
+    """Refuse keys that were appended (``+key=value``) and that nothing reads.
+
+    Raises:
+        ConfigError: naming the nearest key there is.
+    """
+    known = {each.name: each.type for each in fields(schema)}
+    for key in map(str, config):
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"there are {', '.join(known)}"
+            raise ConfigError(f"{prefix}{key}: no such key; {hint}")
+        node = known[key]
+        if isinstance(node, type) and is_dataclass(node):
+            refuse_unknown(config[key], node, f"{prefix}{key}.")
 
 
 def _flat(described: Mapping[str, Any]) -> dict[str, Any]:

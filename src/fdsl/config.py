@@ -3,15 +3,14 @@
 Types are checked when Hydra composes; what a value may be, and what may stand beside what, in :meth:`Config.check`.
 """
 
-from dataclasses import dataclass, field, fields, is_dataclass
-from difflib import get_close_matches
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from fdsl.checks import check_disjoint
+from fdsl.checks import check_disjoint, refuse_unknown
 from fdsl.errors import ConfigError
 from fdsl.local_features import SEARCHES
 from fdsl.reference import DTYPES
@@ -219,26 +218,13 @@ def _at_least(key: str, value: int, least: int) -> None:
         raise ConfigError(f"{key}={value}: must be at least {least}")
 
 
-def _refuse_unknown(config: DictConfig, schema: type[Any], prefix: str = "") -> None:
-    """Refuse keys that were appended (``+key=value``) and that nothing reads."""
-    known = {each.name: each.type for each in fields(schema)}
-    for key in map(str, config):
-        if key not in known:
-            near = get_close_matches(key, known, n=1)
-            hint = f"did you mean {prefix}{near[0]}?" if near else f"there are {', '.join(known)}"
-            raise ConfigError(f"{prefix}{key}: no such key; {hint}")
-        node = known[key]
-        if isinstance(node, type) and is_dataclass(node):
-            _refuse_unknown(config[key], node, f"{prefix}{key}.")
-
-
 def typed(config: DictConfig) -> Config:
     """Turn a composed configuration into a checked :class:`Config`.
 
     Raises:
         ConfigError: see :meth:`Config.check`.
     """
-    _refuse_unknown(config, Config)
+    refuse_unknown(config, Config)
     made = OmegaConf.to_object(config)
     if not isinstance(made, Config):
         raise TypeError(f"not composed over the schema: {type(made).__name__}")
