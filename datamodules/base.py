@@ -23,16 +23,20 @@ from datamodules.dataset import (
     AuxiliaryImages,
     Item,
     Preprocessing,
+    Remembered,
     ResumableLoader,
     ShareSampler,
     TestImages,
+    collate,
 )
 from datamodules.download import Archive, fetch
-from datamodules.fingerprint import ContentHashes
+from datamodules.fingerprint import HASHES_FILE, ContentHashes
 from datamodules.images import FITS, Fit, Pixels
 from datamodules.references import SAMPLINGS, Sampling, draw_references, read_manifest, write_manifest
 from datamodules.samples import DatasetError, Reading, Sample
 from fdsl.errors import ConfigError
+from fdsl.feature_cache import FeatureCache
+from fdsl.reference import Shots
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +51,9 @@ class FewShotDataModule(LightningDataModule):
         std: of the backbone's input, by channel.
         map_size: side of test masks, in pixels: the size that anomaly maps are measured at.
         categories: the categories to use; None for all.
-        kshots: references a category.
+        kshots: references a category; several for several settings at once.
         seed: seed of the references, and of shuffling and augmentation in the auxiliary role.
+        seeds: seeds of several draws of references, in place of ``seed``.
         reference_sampling: ``without_replacement``, or ``with_replacement`` as upstream draws.
         references: a manifest to read the references from, in place of drawing them.
         limit: at most so many normal and so many defective test images a category, evenly spread; None for all.
@@ -76,8 +81,9 @@ class FewShotDataModule(LightningDataModule):
         std: Sequence[float],
         map_size: int = 240,
         categories: Sequence[str] | None = None,
-        kshots: int = 1,
+        kshots: int | Sequence[int] = 1,
         seed: int = 0,
+        seeds: Sequence[int] | None = None,
         reference_sampling: Sampling = "without_replacement",
         references: str | None = None,
         limit: int | None = None,
@@ -93,7 +99,14 @@ class FewShotDataModule(LightningDataModule):
         super().__init__()
         if fit not in FITS or reference_sampling not in SAMPLINGS:
             raise ConfigError(f"fit must be one of {FITS} and reference_sampling one of {SAMPLINGS}")
-        counts = {"kshots": kshots, "batch_size": batch_size, "image_size": image_size, "map_size": map_size}
+        self.kshots = (kshots,) if isinstance(kshots, int) else tuple(kshots)
+        self.seeds = (seed,) if seeds is None else tuple(seeds)
+        counts = {
+            "kshots": min(self.kshots, default=0),
+            "batch_size": batch_size,
+            "image_size": image_size,
+            "map_size": map_size,
+        }
         optional = {key: value for key, value in (("limit", limit), ("pool", pool)) if value is not None}
         for key, value in {**counts, **optional}.items():
             if not isinstance(value, int) or value < 1:
@@ -108,13 +121,14 @@ class FewShotDataModule(LightningDataModule):
             raise ConfigError(f"num_workers={num_workers!r}: must be a whole number, at least 0")
         self.root = Path(root).expanduser()
         self.preprocessing = Preprocessing(image_size, tuple(mean), tuple(std), fit)
-        self.map_size, self.kshots, self.seed, self.limit = map_size, kshots, seed, limit
+        self.map_size, self.seed, self.limit = map_size, seed, limit
         self.reference_sampling, self.manifest_path = reference_sampling, references
         self.augment, self.pool, self.batch_size, self.num_workers = augment, pool, batch_size, num_workers
         self.download, self.url, self.progress = download, url, progress
         self._wanted = list(categories) if categories is not None else None
         self._test: dict[str, list[Sample]] = {}
-        self._references: dict[str, list[Sample]] = {}
+        self._references: dict[int, dict[str, list[Sample]]] = {}  # of the largest k, by seed
+        self._features: tuple[FeatureCache, bool] | None = None
 
     @abstractmethod
     def read(self) -> Reading:
@@ -149,21 +163,22 @@ class FewShotDataModule(LightningDataModule):
         if problems:
             mend = "mend these files, or leave their categories out: data.categories=[...]"
             raise DatasetError(self.root, problems, mend)
-        self._references = self._choose_references(samples, wanted)
+        self._references = {seed: self._choose_references(samples, wanted, seed) for seed in self.seeds}
         by_category = {c: [s for s in samples if s.category == c and s.split == "test"] for c in wanted}
         if empty := [c for c, tests in by_category.items() if not tests]:
             raise DatasetError(self.root, [f"{c}: no test images" for c in empty], "add test images or leave it out")
         self._test = {c: _spread(tests, self.limit) for c, tests in by_category.items()}
 
-    def _choose_references(self, samples: list[Sample], wanted: list[str]) -> dict[str, list[Sample]]:
+    def _choose_references(self, samples: list[Sample], wanted: list[str], seed: int) -> dict[str, list[Sample]]:
+        most = max(self.kshots)
         if self.manifest_path is not None:
-            return read_manifest(Path(self.manifest_path), self.root, samples, wanted, self.kshots)
+            return read_manifest(Path(self.manifest_path), self.root, samples, wanted, most)
         chosen: dict[str, list[Sample]] = {}
         problems: list[str] = []
         for category in wanted:
             normals = [s for s in samples if s.category == category and s.split == "train"]
             try:
-                chosen[category] = draw_references(normals, self.kshots, self.seed, self.reference_sampling)
+                chosen[category] = draw_references(normals, most, seed, self.reference_sampling)
             except ValueError as error:
                 problems.append(str(error))
         if problems:
@@ -176,19 +191,30 @@ class FewShotDataModule(LightningDataModule):
         return tuple(self._test)
 
     @property
-    def reference_manifest(self) -> dict[str, Any]:
-        """The references in use, as :func:`datamodules.references.write_manifest` describes them."""
-        described = write_manifest(self.root, self.seed, self.reference_sampling, self._references)
-        return {"dataset": self.name, "kshots": self.kshots, **described}
+    def settings(self) -> list[Shots]:
+        """Every combination of shots and seeds."""
+        return [Shots(k, seed) for seed in self.seeds for k in self.kshots]
 
-    def content_digest(self, index: Path | None = None) -> str:
+    def reference_manifest(self, shots: Shots | None = None) -> dict[str, Any]:
+        """Describe the references of one setting, or of the only one, as ``references=FILE`` reads them back."""
+        k, seed = shots or self.settings[0]
+        drawn = {category: samples[:k] for category, samples in self._references[seed].items()}
+        return {"dataset": self.name, "kshots": k, **write_manifest(self.root, seed, self.reference_sampling, drawn)}
+
+    def use_features(self, features: FeatureCache, load_all: bool) -> None:
+        """Take the features of test images from a cache; with ``load_all`` the images are loaded nevertheless."""
+        self._features = features, load_all
+
+    def content_digest(self, index: Path | None = None, references: bool = True) -> str:
         """Hash all that is read from the folder: test images, masks and references in use, by content.
 
         Args:
             index: a file that remembers the hashes of single files between runs.
+            references: false leaves the references out.
         """
         hashes = ContentHashes(index)
-        used = [s for group in (*self._test.values(), *self._references.values()) for s in group]
+        drawn = [group for of_seed in self._references.values() for group in of_seed.values()] if references else []
+        used = [s for group in (*self._test.values(), *drawn) for s in group]
         images = hashes.of([self.root / s.path for s in used])
         masks = iter(hashes.of([self.root / s.mask for s in used if s.mask is not None]))
         lines = [
@@ -205,9 +231,9 @@ class FewShotDataModule(LightningDataModule):
         """Load one image, by its path relative to the root, as the backbone sees it before normalisation."""
         return self.preprocessing.pixels(self.root / path)
 
-    def reference_images(self, category: str) -> Tensor:
-        """Load the preprocessed references of one category, (k, 3, S, S)."""
-        paths = [self.root / s.path for s in self._references[category]]
+    def reference_images(self, category: str, seed: int | None = None) -> Tensor:
+        """Load a category's preprocessed references (k, 3, S, S) for the largest k; a smaller k's come first."""
+        paths = [self.root / s.path for s in self._references[self.seeds[0] if seed is None else seed][category]]
         return torch.stack([self.preprocessing.tensor(self.preprocessing.pixels(p)) for p in paths])
 
     def train_dataloader(self) -> ResumableLoader:
@@ -218,10 +244,23 @@ class FewShotDataModule(LightningDataModule):
 
     def test_dataloader(self) -> list[DataLoader[Item]]:
         """One loader a category, in the order of :attr:`categories`: the target role."""
-        made = (TestImages(self.root, tests, self.preprocessing, self.map_size) for tests in self._test.values())
+        made = (
+            TestImages(self.root, tests, self.preprocessing, self.map_size, self._remembered(tests))
+            for tests in self._test.values()
+        )
         return [
-            DataLoader(d, self.batch_size, sampler=ShareSampler(len(d)), num_workers=self.num_workers) for d in made
+            DataLoader(
+                d, self.batch_size, sampler=ShareSampler(len(d)), num_workers=self.num_workers, collate_fn=collate
+            )
+            for d in made
         ]
+
+    def _remembered(self, tests: list[Sample]) -> Remembered | None:
+        if self._features is None:
+            return None
+        features, load_all = self._features
+        hashes = ContentHashes(features.root / HASHES_FILE)
+        return Remembered(features, hashes.of([self.root / s.path for s in tests]), load_all)
 
 
 def _spread(samples: list[Sample], limit: int | None) -> list[Sample]:

@@ -3,29 +3,33 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from datamodules.augment import Augmentation
 from datamodules.images import Fit, Pixels, fit_image, fit_mask, normalise, open_image, open_mask
 from datamodules.samples import Sample
+from fdsl.backbones import Encoding
+from fdsl.feature_cache import FeatureCache
 
 
 class Item(TypedDict):
     """What a loader yields, batched along the first axis."""
 
-    image: Tensor  # 3 S S float32, normalised
+    image: Tensor | None  # 3 S S float32, normalised; None where its features are known and say it all
     mask: Tensor  # M M uint8
     label: int
     defect_visible: bool  # False where cropping cut the whole defect away
     category: str
     path: str
     variant: int  # which augmentation of the image this is: same path and variant, same pixels
+    content: NotRequired[str]  # name of the image in the feature cache
+    known: NotRequired[Encoding | None]  # its features, if they are there
 
 
 @dataclass(frozen=True)
@@ -53,24 +57,69 @@ class Preprocessing:
         return normalise(pixels, self.mean, self.std)
 
 
+class Remembered(NamedTuple):
+    """What is known of the images of a dataset.
+
+    Attributes:
+        features: where their features are kept.
+        contents: name of each image there.
+        load_all: load the images whose features are known as well, for their windows.
+    """
+
+    features: FeatureCache
+    contents: Sequence[str]
+    load_all: bool
+
+
 class TestImages(Dataset[Item]):
-    """Test images of one category with masks at the anomaly map's size."""
+    """Test images of one category with masks at the anomaly map's size.
+
+    With ``remembered``, items have two entries more, ``content`` and ``known`` (the image's features, or None), and an
+    image that need not be encoded is not loaded. Batches are made by :func:`collate`.
+    """
 
     __test__ = False  # not a test case, whatever pytest thinks of the name
 
-    def __init__(self, root: Path, samples: Sequence[Sample], preprocessing: Preprocessing, map_size: int) -> None:
+    def __init__(
+        self,
+        root: Path,
+        samples: Sequence[Sample],
+        preprocessing: Preprocessing,
+        map_size: int,
+        remembered: Remembered | None = None,
+    ) -> None:
         self.root, self.samples, self.preprocessing, self.map_size = root, samples, preprocessing, map_size
+        self.remembered = remembered
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Item:
         sample = self.samples[index]
-        image = self.preprocessing.tensor(self.preprocessing.pixels(self.root / sample.path))
         mask = np.zeros((self.map_size, self.map_size), np.uint8)
         if sample.mask is not None:
             mask = fit_mask(open_mask(self.root / sample.mask), self.map_size, self.preprocessing.fit)
-        return _item(sample, image, mask)
+        if self.remembered is None:
+            return _item(sample, self._image(sample), mask)
+        content = self.remembered.contents[index]
+        known = self.remembered.features.read(content)
+        item = _item(sample, self._image(sample) if known is None or self.remembered.load_all else None, mask)
+        item["content"], item["known"] = content, known
+        return item
+
+    def _image(self, sample: Sample) -> Tensor:
+        return self.preprocessing.tensor(self.preprocessing.pixels(self.root / sample.path))
+
+
+def collate(items: Sequence[Item]) -> dict[str, Any]:
+    """Join items to a batch; ``image`` holds those that were loaded, and ``known`` is a list."""
+    apart = ("image", "known")
+    batch: dict[str, Any] = default_collate([{k: v for k, v in item.items() if k not in apart} for item in items])
+    loaded = [item["image"] for item in items if item["image"] is not None]
+    batch["image"] = torch.stack(loaded) if loaded else torch.empty(0, 3, 0, 0)
+    if "known" in items[0]:
+        batch["known"] = [item["known"] for item in items]
+    return batch
 
 
 class Key(NamedTuple):
@@ -117,7 +166,7 @@ class AuxiliaryImages(Dataset[Item]):
         return pixels, fit_mask(open_mask(self.root / sample.mask), size, self.preprocessing.fit)
 
 
-def _item(sample: Sample, image: Tensor, mask: Pixels, variant: int = 0) -> Item:
+def _item(sample: Sample, image: Tensor | None, mask: Pixels, variant: int = 0) -> Item:
     return Item(
         image=image,
         mask=torch.from_numpy(mask),

@@ -12,6 +12,8 @@ from fdsl.backbones.weights import sha256_of_file
 
 log = logging.getLogger(__name__)
 
+HASHES_FILE = "hashes.sqlite"
+
 
 class ContentHashes:
     """A database of content hashes; safe with several processes.

@@ -11,7 +11,6 @@ k. Prints, for each k, FDSL beside the training-free discrepancy map on the same
 
 import argparse
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,15 @@ from rich.table import Table
 from datamodules import read_mvtec
 from fdsl import cli
 from fdsl.config import register, typed
-from fdsl.errors import ConfigError
 from fdsl.results import METRICS
-from fdsl.run import HEAD_FILE, RESULTS_FILE, run
+from fdsl.run import run
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 SHOWN = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "pixel_aupro")
 
 
-def one(root: Path, category: str, others: list[str], k: int, folder: Path, head: Path | None, given: list[str]) -> Any:
-    """Train on ``others`` (unless a head is given) and test on ``category``; return the results."""
+def one(root: Path, category: str, others: list[str], shots: list[int], folder: Path, given: list[str]) -> Any:
+    """Train on ``others`` and test on ``category`` at every k in one pass; return the results by k."""
     overrides = [
         f"data.root={root}",
         "data=mvtec",
@@ -39,20 +37,12 @@ def one(root: Path, category: str, others: list[str], k: int, folder: Path, head
         "aux=mvtec",
         f"aux.root={root}",
         f"aux.categories=[{','.join(others)}]",
-        f"kshots={k}",
+        f"kshots={shots}",
         f"run_dir={folder}",
         *given,
-        *([f"ckpt={head}", "train=false"] if head else []),
     ]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = typed(compose("config", overrides))
-    done = folder / RESULTS_FILE
-    if not done.is_file():
-        return run(config)
-    result = json.loads(done.read_text("utf-8"))
-    if result["config"] != json.loads(json.dumps(asdict(config))):
-        raise ConfigError(f"{done} was made with other settings: choose another --out")
-    return result
+        return dict(zip(shots, run(typed(compose("config", overrides))), strict=True))
 
 
 def main() -> None:
@@ -67,11 +57,8 @@ def main() -> None:
     found: dict[int, dict[str, Any]] = {k: {} for k in given.kshots}
     for category in categories:
         others = [c for c in categories if c != category]
-        head: Path | None = None
-        for k in given.kshots:
-            folder = given.out / category / f"{k}-shot"
-            found[k][category] = one(given.root, category, others, k, folder, head, overrides)
-            head = head or folder / HEAD_FILE
+        for k, result in one(given.root, category, others, given.kshots, given.out / category, overrides).items():
+            found[k][category] = result
     figures = {k: {c: side_by_side(r, c) for c, r in by_category.items()} for k, by_category in found.items()}
     (given.out / "leave_one_out.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     for k, by_category in figures.items():

@@ -89,7 +89,7 @@ class Products:
         local = replace(self.local, stride=variant.stride, search=variant.search, top_m=variant.top_m)
         places = self.places(variant.stride)
         parts = (Encoding(windows.tokens[:, p], windows.image_feature[p]) for p in places.split(local.batch_size))
-        maps = local.score_windows(head, bank, parts, self.grid)
+        maps = local.score_windows(head, [bank], parts, self.grid)[0]
         return LayerMaps(head.aggregate(maps.learned[:, None]), maps.discrepancy[:, None])
 
 

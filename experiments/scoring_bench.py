@@ -109,7 +109,7 @@ class Bench:
             Encoding(query.tokens[:, i : i + step], query.image_feature[i : i + step])
             for i in range(0, len(query.image_feature), step)
         )
-        maps = local.score_windows(self.head, bank, parts, self.grid)
+        maps = local.score_windows(self.head, [bank], parts, self.grid)[0]
         return score_maps(self.head.aggregate(maps.learned[:, None]), MAP_SIZE).map
 
     def with_repeats(self, repeats: int) -> "Bench":

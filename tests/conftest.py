@@ -67,3 +67,8 @@ def visa_root(tmp_path: Path, draw: Callable[..., Path]) -> Path:
     (root / "split_csv").mkdir()
     (root / "split_csv" / "1cls.csv").write_text("\n".join(lines) + "\n")
     return root
+
+
+@pytest.fixture
+def roots(mvtec_root: Path, visa_root: Path) -> list[str]:
+    return [f"data.root={mvtec_root}", f"aux.root={visa_root}"]

@@ -126,7 +126,7 @@ def test_a_test_run_gives_the_detectors_scores(name: str, golden: Path, first_im
     detector = detector_of(name, golden, stand_in, batch_size=7)
     module = FDSLModule(detector, progress=False)
     seen = {}
-    module.listeners.append(lambda category, test, result: seen.update({category: (test, result)}))
+    module.listeners.append(lambda shots, category, test, result: seen.update({category: (test, result)}))
     for category in data.categories:
         module.attach_references(category, data.reference_images(category))
     Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False).test(

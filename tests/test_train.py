@@ -8,51 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from fdsl.checkpoint import load_head
-from fdsl.config import register, typed
+from fdsl.config import typed
 from fdsl.errors import FDSLError
 from fdsl.module import FDSLModule
 from fdsl.results import METRICS
-from fdsl.run import run, train
-
-ROOT = Path(__file__).parent.parent
-TINY = [
-    "backbone=tiny",
-    "progress=false",
-    "data.num_workers=0",
-    "aux.num_workers=0",
-    "training.references=2",
-    "store=null",
-]
-
-
-@pytest.fixture
-def roots(mvtec_root: Path, visa_root: Path) -> list[str]:
-    return [f"data.root={mvtec_root}", f"aux.root={visa_root}"]
-
-
-def composed(overrides: list[str]):
-    register()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("config", overrides)
-
-
-def ran(folder: Path, *overrides: str) -> dict:
-    return run(typed(composed([*TINY, f"run_dir={folder}", "training.epochs=1", *overrides])))
-
-
-def command(folder: Path, *overrides: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, ROOT / "train.py", *TINY, "training.epochs=1", *overrides],
-        cwd=folder,
-        env={"PATH": "/usr/bin:/bin", "HOME": str(folder)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+from fdsl.run import train
+from tests.running import ROOT, TINY, command, composed, ran
 
 
 def test_a_run_leaves_everything_its_figures_depend_on(roots: list[str], tmp_path: Path):
@@ -165,9 +129,9 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The folders of the runs that really train."""
     seen = []
 
-    def counted(config, trainer, module, aux, folder):
+    def counted(config, trainer, module, aux, folder, key):
         seen.append(folder)
-        return train(config, trainer, module, aux, folder)
+        return train(config, trainer, module, aux, folder, key)
 
     monkeypatch.setattr("fdsl.run.train", counted)
     return seen

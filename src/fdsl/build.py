@@ -17,6 +17,7 @@ from fdsl.checks import check_head, check_resume
 from fdsl.config import Config
 from fdsl.detector import Detector
 from fdsl.errors import ConfigError, FDSLError
+from fdsl.feature_cache import FeatureCache
 from fdsl.local_features import LocalFeatures
 from fdsl.module import FDSLModule
 from fdsl.reference import DTYPES
@@ -92,20 +93,13 @@ def bank_files(config: Config, detector: Detector, target: Any, folder: Path, pr
     Raises:
         BankFileError: if they are to be read and are not of these references, weights and settings.
     """
-    common = {
-        "backbone": {key: value for key, value in config.backbone.model.items() if key not in ("weights", "cache_dir")},
-        "weights_sha256": detector.backbone.weights.sha256,
-        "image_size": config.backbone.image_size,
-        "mean": config.backbone.mean,
-        "std": config.backbone.std,
-        "fit": config.data["fit"],
-        "precision": precision,
-        "dtype": config.memory.dtype,
-    }
+    if config.memory.load is None and not config.memory.save:
+        return BankFiles()
+    common = {**provenance.of_encoding(config, detector.backbone, precision), "dtype": config.memory.dtype}
     kinds: dict[str, dict[str, Any]] = {"whole": {"kind": "whole"}} if detector.sees_whole else {}
     if detector.local is not None:
         kinds["windows"] = {"kind": "windows", **detector.local.geometry}
-    listed: dict[str, list[dict[str, str]]] = target.reference_manifest["references"]
+    listed: dict[str, list[dict[str, str]]] = target.reference_manifest()["references"]
     files = BankFiles(
         load=None if config.memory.load is None else Path(config.memory.load),
         save=folder if config.memory.save else None,
@@ -119,6 +113,20 @@ def bank_files(config: Config, detector: Detector, target: Any, folder: Path, pr
     )
     files.check()
     return files
+
+
+def feature_cache(config: Config, backbone: Backbone, precision: str, device: str) -> FeatureCache | None:
+    """Open the cache of whole images' features, if one is used."""
+    if config.cache.features is None:
+        return None
+    made_with = {
+        **provenance.of_encoding(config, backbone, precision),
+        "device": device,
+        "code": provenance.encoding_code(),
+        "packages": provenance.packages(),
+    }
+    root = Path(config.cache.features).expanduser()
+    return FeatureCache(root, made_with, DTYPES[config.cache.dtype], round(config.cache.limit_gb * 1e9))
 
 
 def make_module(config: Config, backbone: Backbone, loaded: TrainedHead | None, aux: Any) -> FDSLModule:
@@ -162,6 +170,8 @@ def make_trainer(config: Config, folder: Path) -> Trainer:
         )
     # Lightning 2.6 asks torch's pytree for a type that newer releases deprecate; nothing a user could mend.
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
+    # A job of a multirun that is started again finds what it left.
+    warnings.filterwarnings("ignore", r"(Experiment logs|Checkpoint) directory .* exists and is not empty")
     trainer: Trainer = built(
         config.trainer,
         logger=built(config.logger) if config.logger else False,

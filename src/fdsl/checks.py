@@ -45,6 +45,15 @@ def check_head(file: str, trained: Mapping[str, Any], backbone: Backbone, image_
         log.warning("%s: trained at image size %s, tested at %s", file, trained.get("image_size"), image_size)
 
 
+def same_training(file: str, trained: Mapping[str, Any]) -> str | None:
+    """Say why a checkpoint is none of this training; None if it is one."""
+    try:
+        check_resume(file, trained)
+    except HeadFileError as error:
+        return str(error)
+    return None
+
+
 def check_resume(file: str, trained: Mapping[str, Any]) -> None:
     """Refuse to go on with a training that was begun differently: its head would not be what it says it is.
 

@@ -76,6 +76,24 @@ class MemoryConfig:
 
 
 @dataclass
+class CacheConfig:
+    """Features of whole images on disk."""
+
+    features: str | None = None
+    limit_gb: float = 50.0
+    dtype: str = "fp32"
+    aux: bool = False
+
+    def check(self) -> None:
+        """Refuse unknown choices, and a cache of auxiliary images where there is no cache."""
+        _one_of("cache.dtype", self.dtype, tuple(DTYPES))
+        if not self.limit_gb > 0:
+            raise ConfigError(f"cache.limit_gb={self.limit_gb:g}: must be above 0; cache.features=null keeps nothing")
+        if self.aux and self.features is None:
+            raise ConfigError("cache.aux=true needs a folder: set cache.features")
+
+
+@dataclass
 class Config:
     """Everything a run depends on. See ``conf/config.yaml`` for what each key means."""
 
@@ -85,8 +103,9 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     trainer: dict[str, Any] = MISSING
     logger: Any = None
-    kshots: int = 1
+    kshots: Any = 1
     seed: int = 0
+    seeds: list[int] | None = None
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     winmode: str = "nan"
     nam: bool = True
@@ -101,7 +120,9 @@ class Config:
     references: str | None = None
     train: bool = True
     retrain: bool = False
+    force: bool = False
     store: str | None = None
+    cache: CacheConfig = field(default_factory=CacheConfig)
     ckpt: str | None = None
     map_size: int = 240
     overlays: int = 3
@@ -129,7 +150,8 @@ class Config:
         _one_of("fusion", self.fusion, FUSIONS)
         _one_of("image_score", self.image_score, IMAGE_SCORES)
         _one_of("reference_sampling", self.reference_sampling, ("without_replacement", "with_replacement"))
-        for key in ("kshots", "win_size", "win_stride", "win_batch_size", "map_size"):
+        self._check_settings()
+        for key in ("win_size", "win_stride", "win_batch_size", "map_size"):
             _at_least(key, getattr(self, key), 1)
         for key in ("epochs", "batch_size", "references", "save_every"):
             _at_least(f"training.{key}", getattr(self.training, key), 1)
@@ -150,8 +172,30 @@ class Config:
             raise ConfigError(f"training.betas={self.training.betas}: two values in [0, 1)")
         self._resolve_files()
         self.memory.check()
+        self.cache.check()
         self._check_files()
         self._check_nodes()
+
+    def _check_settings(self) -> None:
+        several = {"kshots": self.kshots, "seeds": self.seeds}
+        if not isinstance(self.kshots, list):
+            several["kshots"] = [self.kshots]
+        if self.seeds is None:
+            del several["seeds"]
+        for key, values in several.items():
+            least = 1 if key == "kshots" else 0
+            if not values or not all(isinstance(v, int) and not isinstance(v, bool) and v >= least for v in values):
+                raise ConfigError(f"{key}={getattr(self, key)}: a whole number of at least {least}, or a list of them")
+            if len(set(values)) < len(values):
+                raise ConfigError(f"{key}={getattr(self, key)}: names a value twice")
+        if self.seeds is not None and self.seed != 0:
+            raise ConfigError(f"seed={self.seed} and seeds={self.seeds}: give one of them")
+        if any(len(values) > 1 for values in several.values()):
+            for key, value in (("references", self.references), ("memory.load", self.memory.load)):
+                if value is not None:
+                    raise ConfigError(f"{key} is of one set of references: give one kshots and one seed with it")
+            if self.memory.save:
+                raise ConfigError("memory.save writes one set of references: give one kshots and one seed with it")
 
     def check_grid(self, grid: int) -> None:
         """Refuse window settings that do not fit a grid of ``grid`` x ``grid`` patches.

@@ -3,14 +3,15 @@
 Plain torch, usable without Lightning or Hydra. It knows nothing of datasets: a caller brings preprocessed images.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from fdsl.backbones import Backbone
+from fdsl.backbones import Backbone, Encoding
 from fdsl.local_features import LocalFeatures
-from fdsl.reference import ReferenceBank, References, distinct
+from fdsl.reference import Encode, ReferenceBank, References, distinct
 from fdsl.score_learning import ScoreHead
 from fdsl.scoring import AnomalyScore, LayerMaps, blend, fuse, score_maps
 
@@ -48,19 +49,21 @@ class Detector:
         """Whether whole images are looked at, and not their windows alone."""
         return self.local is None or self.local_weight < 1
 
-    def encode_references(self, images: Tensor, progress: bool = False) -> References:
+    def encode_references(self, images: Tensor, progress: bool = False, encode: Encode | None = None) -> References:
         """Encode the preprocessed references (k, 3, S, S) of one category; repeated images count once.
 
         Args:
             images: the references.
             progress: show a progress bar over their windows, whose encoding can take minutes on a CPU.
+            encode: the backbone with a memory for whole images; None asks the backbone itself.
 
         Raises:
             ValueError: if there is none.
             ConfigError: if windows leave cells of the patch grid uncovered.
         """
         images = distinct(images)
-        whole = ReferenceBank.encode(self.backbone, images, dtype=self.dtype) if self.sees_whole else None
+        encode = encode or self.backbone
+        whole = ReferenceBank.encode(encode, images, dtype=self.dtype) if self.sees_whole else None
         windows = self.local.encode_references(self.backbone, images, self.dtype, progress) if self.local else None
         return References(whole, windows)
 
@@ -73,23 +76,38 @@ class Detector:
         Raises:
             ValueError: if the references lack a bank that these choices need.
         """
-        branches: list[LayerMaps] = []
-        if self.sees_whole:
-            branches.append(self._whole(images, _needed(references.whole, "whole images")))
-        if self.local is not None:
-            bank = _needed(references.windows, "windows")
-            branches.append(self.local.score(self.backbone, self.head, bank, images))
-        with torch.autocast(images.device.type, enabled=False):
-            return {method: self._fused(branches, method) for method in METHODS}
+        return self.score(images, [references])[0]
 
-    def _whole(self, images: Tensor, bank: ReferenceBank) -> LayerMaps:
-        tokens = self.backbone(images).tokens
+    def score(
+        self, images: Tensor, sets: Sequence[References], whole: Encoding | None = None
+    ) -> list[dict[str, AnomalyScore]]:
+        """Score images of one category against several sets of references, encoding each image once.
+
+        Args:
+            images: preprocessed (B, 3, S, S); not looked at where ``whole`` says it all, that is, without windows.
+            sets: each as if it were the only one.
+            whole: what the backbone makes of the whole images, if that is known.
+
+        Raises:
+            ValueError: if references lack a bank that these choices need.
+        """
+        branches: list[list[LayerMaps]] = []
+        if self.sees_whole:
+            tokens = (self.backbone(images) if whole is None else whole).tokens
+            branches.append([self._whole(tokens, _needed(each.whole, "whole images")) for each in sets])
+        if self.local is not None:
+            banks = [_needed(each.windows, "windows") for each in sets]
+            branches.append(self.local.score(self.backbone, self.head, banks, images))
         with torch.autocast(images.device.type, enabled=False):
+            return [{m: self._fused(maps, m) for m in METHODS} for maps in zip(*branches, strict=True)]
+
+    def _whole(self, tokens: Tensor, bank: ReferenceBank) -> LayerMaps:
+        with torch.autocast(tokens.device.type, enabled=False):
             found = bank.match(tokens)
             learned = self.head(found.deviation).last.float()
             return LayerMaps(learned, found.discrepancy.view_as(learned))
 
-    def _fused(self, branches: list[LayerMaps], method: str) -> AnomalyScore:
+    def _fused(self, branches: Sequence[LayerMaps], method: str) -> AnomalyScore:
         maps = [b.discrepancy if method == "fd" else fuse(*b, self.fusion, self.fusion_weight) for b in branches]
         scores = [score_maps(m, self.map_size) for m in maps]
         return scores[0] if len(scores) == 1 else blend(scores[0], scores[1], self.local_weight)

@@ -4,7 +4,7 @@ A defect too small to change a whole image's tokens fills a good part of a windo
 cut, encoded and matched alike; the windows' maps are stitched together, and NAM runs once, on the stitched map.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -69,50 +69,61 @@ class LocalFeatures:
         count = len(window_boxes(grid, self.size, self.stride))
         return ReferenceBank.collect(backbone, batches, len(images) * count, dtype)
 
-    def score(self, backbone: Backbone, head: ScoreHead, bank: ReferenceBank, images: Tensor) -> LayerMaps:
-        """Score images (B, 3, S, S), one after the other, by their windows.
+    def score(
+        self, backbone: Backbone, head: ScoreHead, banks: Sequence[ReferenceBank], images: Tensor
+    ) -> list[LayerMaps]:
+        """Score images (B, 3, S, S), one after the other, by their windows, which are encoded once for all banks.
 
         Args:
             backbone: encodes windows in the caller's precision; all that follows runs in fp32.
             head: classifies each window's deviations; its NAM runs on the stitched maps.
-            bank: of the references' windows.
+            banks: of the references' windows, one for each set of references.
             images: preprocessed.
 
         Returns:
-            stitched maps, (L, B, G, G) each.
+            for each bank stitched maps, (L, B, G, G) each.
 
         Raises:
             ConfigError: if the windows leave cells of the patch grid uncovered.
         """
         grid = _grid(backbone, images)
-        scored = [self.score_windows(head, bank, map(backbone, self.cut(backbone, image)), grid) for image in images]
-        learned, discrepancy = (torch.stack(maps, dim=1) for maps in zip(*scored, strict=True))
-        with torch.autocast(images.device.type, enabled=False):
-            return LayerMaps(head.aggregate(learned), discrepancy)
+        scored = [self.score_windows(head, banks, map(backbone, self.cut(backbone, image)), grid) for image in images]
+        made: list[LayerMaps] = []
+        for of_images in zip(*scored, strict=True):
+            learned, discrepancy = (torch.stack(maps, dim=1) for maps in zip(*of_images, strict=True))
+            with torch.autocast(images.device.type, enabled=False):
+                made.append(LayerMaps(head.aggregate(learned), discrepancy))
+        return made
 
-    def score_windows(self, head: ScoreHead, bank: ReferenceBank, encoded: Iterable[Encoding], grid: int) -> LayerMaps:
+    def score_windows(
+        self, head: ScoreHead, banks: Sequence[ReferenceBank], encoded: Iterable[Encoding], grid: int
+    ) -> list[LayerMaps]:
         """Score one image by its encoded windows.
 
         Args:
             head: see :meth:`score`.
-            bank: of the references' windows.
+            banks: see :meth:`score`.
             encoded: all windows of the image, row-major, in batches.
             grid: patches a side of the image, G.
 
         Returns:
-            stitched maps before NAM, (L, G, G) each.
+            for each bank stitched maps before NAM, (L, G, G) each.
         """
         if self.search == "union":
             encoded = list(encoded)  # the union is known only once every window has picked
-            bank = bank.union(torch.cat([part.image_feature for part in encoded]), self.top_m or 0)
-        learned: list[Tensor] = []
-        discrepancy: list[Tensor] = []
+            features = torch.cat([part.image_feature for part in encoded])
+            banks = [bank.union(features, self.top_m or 0) for bank in banks]
+        found: list[list[LayerMaps]] = [[] for _ in banks]
         for part in encoded:
-            with torch.autocast(part.tokens.device.type, enabled=False):
-                found = bank.match_own(part, self.top_m or 0) if self.search == "own" else bank.match(part.tokens)
-                learned.append(head.classify(found.deviation)[..., 1].float())  # L b N
-                discrepancy.append(found.discrepancy)
-        return LayerMaps(*(self._stitched(parts, grid) for parts in (learned, discrepancy)))
+            for maps, bank in zip(found, banks, strict=True):
+                maps.append(self._matched(head, bank, part))
+        return [LayerMaps(*(self._stitched(maps, grid) for maps in zip(*parts, strict=True))) for parts in found]
+
+    def _matched(self, head: ScoreHead, bank: ReferenceBank, part: Encoding) -> LayerMaps:
+        """Match a batch of windows: their maps (L, b, N), not stitched yet."""
+        with torch.autocast(part.tokens.device.type, enabled=False):
+            found = bank.match_own(part, self.top_m or 0) if self.search == "own" else bank.match(part.tokens)
+            return LayerMaps(head.classify(found.deviation)[..., 1].float(), found.discrepancy)
 
     def cut(self, backbone: Backbone, image: Tensor) -> Iterator[Tensor]:
         """Cut one image (3, S, S) into its windows, row-major, in batches (b, 3, s, s) that are made one at a time.
@@ -124,8 +135,8 @@ class LocalFeatures:
         check_windows(_grid(backbone, image), self.size, self.stride)
         return cut_windows(image, self.size * patch, self.stride * patch, self.batch_size)
 
-    def _stitched(self, parts: list[Tensor], grid: int) -> Tensor:
-        return stitch_windows(torch.cat(parts, dim=1), grid, self.size, self.stride)  # L G G
+    def _stitched(self, parts: Sequence[Tensor], grid: int) -> Tensor:
+        return stitch_windows(torch.cat(list(parts), dim=1), grid, self.size, self.stride)  # L G G
 
 
 def _grid(backbone: Backbone, images: Tensor) -> int:

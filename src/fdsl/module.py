@@ -14,24 +14,26 @@ from lightning import LightningModule
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from fdsl.backbones import Encoding
 from fdsl.bank_files import BankFiles
 from fdsl.category import CategoryResult, CategoryTest
 from fdsl.detector import METHODS, Detector
 from fdsl.discrepancy import Discrepancy
+from fdsl.feature_cache import FeatureCache
 from fdsl.losses import score_loss
-from fdsl.reference import ReferenceBank, References
+from fdsl.reference import Encode, ReferenceBank, References, Shots, distinct
 from fdsl.score_learning import ScoreMaps
 
 
 class RunningTest(NamedTuple):
-    """The category that is being tested, held until its last image."""
+    """The category that is being tested, held until its last image: one test for each setting."""
 
     category: str
-    references: References
-    test: CategoryTest
+    references: dict[Shots, References]
+    tests: dict[Shots, CategoryTest]
 
 
-CategoryListener = Callable[[str, CategoryTest, CategoryResult], None]
+CategoryListener = Callable[[Shots, str, CategoryTest, CategoryResult], None]
 
 
 class FDSLModule(LightningModule):
@@ -66,21 +68,30 @@ class FDSLModule(LightningModule):
         self.backbone = detector.backbone
         self.head = detector.head
         self.listeners: list[CategoryListener] = []
-        self.results: dict[str, CategoryResult] = {}
-        self.bank_bytes: dict[str, int] = {}
-        self._images: dict[str, Tensor] = {}
+        self.settings: list[Shots] | None = None
+        self.results: dict[Shots, dict[str, CategoryResult]] = {}
+        self.bank_bytes: dict[Shots, dict[str, int]] = {}
+        self._images: dict[str, dict[int, Tensor]] = {}  # of each category, by seed
+        self._features: FeatureCache | None = None
+        self._auxiliary_features: FeatureCache | None = None
         self._banks: dict[str, ReferenceBank] = {}  # of training
         self._bank_files = BankFiles()
         self._deviations: dict[tuple[str, int], Tensor] = {}  # (path, variant) -> (L, N, C)
         self._running: RunningTest | None = None
 
-    def attach_references(self, category: str, images: Tensor) -> None:
+    def attach_references(self, category: str, images: Tensor, seed: int = 0) -> None:
         """Give the preprocessed reference images (k, 3, S, S) of a category, in place of any given before.
 
-        They are encoded where the module then is, when they are first needed.
+        They are encoded where the module then is, when they are first needed. A test may be given several draws, by
+        their seeds; ``settings`` then says which are tested with how many of their first images. Without settings a
+        test uses all images.
         """
-        self._images[category] = images
+        self._images.setdefault(category, {})[seed] = images
         self._banks.pop(category, None)
+
+    def attach_features(self, cache: FeatureCache, auxiliary: bool = False) -> None:
+        """Keep and recall the features of whole images: of references, of test images, and if asked of a training's."""
+        self._features, self._auxiliary_features = cache, cache if auxiliary else None
 
     def attach_banks(self, files: BankFiles) -> None:
         """Read the references' banks of a test from files, or write them there."""
@@ -93,27 +104,43 @@ class FDSLModule(LightningModule):
             ValueError: if no references were attached.
         """
         if category not in self._banks:
-            images = self._placed(self._taken(category))
+            (images,) = self._taken(category).values()
+            encode = self._encoder(self._auxiliary_features)
             with self._precision():
-                self._banks[category] = ReferenceBank.encode(self.backbone, images)
+                self._banks[category] = ReferenceBank.encode(encode, self._placed(images))
         return self._banks[category]
 
-    def test_references(self, category: str) -> References:
-        """Return all banks of a category that a test needs, read from files or encoded.
+    def test_references(self, category: str) -> dict[Shots, References]:
+        """Return all banks of a category that a test needs, by setting, read from files or encoded.
 
         Raises:
             ValueError: if no references were attached.
             FDSLError: if files were to be read and are not these references'.
         """
-        images = self._taken(category)
+        draws = self._taken(category)
+        settings = self.settings or [Shots(len(images), seed) for seed, images in draws.items()]
+        encoded: dict[int, References] = {}
+        made: dict[Shots, References] = {}
+        for shots in settings:
+            images = draws[shots.seed]
+            if shots.seed not in encoded:
+                encoded[shots.seed] = self._encoded_references(category, images)
+            made[shots] = encoded[shots.seed].first(len(distinct(images[: shots.kshots])), len(distinct(images)))
+        return made
+
+    def _encoded_references(self, category: str, images: Tensor) -> References:
         if (found := self._bank_files.read(category)) is not None:
             return found.to(self.device)
         with self._precision():
-            made = self.detector.encode_references(self._placed(images), self.hparams["progress"])
+            encode = self._encoder(self._features)
+            made = self.detector.encode_references(self._placed(images), self.hparams["progress"], encode)
         self._bank_files.write(category, made)
         return made
 
-    def _taken(self, category: str) -> Tensor:
+    def _encoder(self, cache: FeatureCache | None) -> Encode:
+        return self.backbone if cache is None else cache.encoder(self.backbone)
+
+    def _taken(self, category: str) -> dict[int, Tensor]:
         if category not in self._images:
             raise ValueError(f"no references of {category}: call attach_references first")
         return self._images.pop(category)
@@ -138,10 +165,12 @@ class FDSLModule(LightningModule):
     def training_deviation(self, batch: Mapping[str, Any]) -> Tensor:
         """Deviation of a training batch (L, B, N, C), recalled where it is kept."""
         if not self.hparams["keep_deviations"]:
-            return self.compare(self.backbone(batch["image"]).tokens, batch["category"]).deviation
+            return self.compare(
+                self._encoder(self._auxiliary_features)(batch["image"]).tokens, batch["category"]
+            ).deviation
         keys = list(zip(batch["path"], batch["variant"].tolist(), strict=True))
         if new := [i for i, key in enumerate(keys) if key not in self._deviations]:
-            tokens = self.backbone(batch["image"][new]).tokens
+            tokens = self._encoder(self._auxiliary_features)(batch["image"][new]).tokens
             found = self.compare(tokens, [batch["category"][i] for i in new]).deviation.cpu()
             self._deviations.update(zip((keys[i] for i in new), found.unbind(dim=1), strict=True))
         return torch.stack([self._deviations[key] for key in keys], dim=1).to(self.device)
@@ -179,26 +208,38 @@ class FDSLModule(LightningModule):
     def running_test(self, category: str) -> RunningTest:
         """Return the test of a category, a new one with its first batch."""
         if self._running is None:
-            test = CategoryTest(METHODS, self.hparams["image_score"])
-            self._running = RunningTest(category, self.test_references(category), test)
-            self.bank_bytes[category] = self._running.references.nbytes
+            references = self.test_references(category)
+            tests = {shots: CategoryTest(METHODS, self.hparams["image_score"]) for shots in references}
+            self._running = RunningTest(category, references, tests)
+            for shots, banks in references.items():
+                self.bank_bytes.setdefault(shots, {})[category] = banks.nbytes
         return self._running
 
     def finish_category(self) -> None:
-        """Turn the running category into its result, and tell the listeners."""
+        """Turn the running category into its results, one for each setting, and tell the listeners."""
         if self._running is None:
             raise RuntimeError("no category is being tested")
-        category, _, test = self._running
+        category, _, tests = self._running
         self._running = None  # and with it the references
-        self.results[category] = test.finish()
-        for listener in self.listeners:
-            listener(category, test, self.results[category])
+        while tests:  # each lets go of its maps before the next one sorts its own
+            shots = next(iter(tests))
+            test = tests.pop(shots)
+            result = self.results.setdefault(shots, {})[category] = test.finish()
+            for listener in self.listeners:
+                listener(shots, category, test, result)
 
     def test_step(self, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score one batch; a loader holds the images of one category."""
         running = self.running_test(batch["category"][0])
-        scores = self.detector(batch["image"], running.references)
-        running.test.update(scores, batch["path"], batch["label"], batch["mask"], batch["defect_visible"])
+        scored = self.detector.score(batch["image"], list(running.references.values()), self._whole(batch))
+        for test, scores in zip(running.tests.values(), scored, strict=True):
+            test.update(scores, batch["path"], batch["label"], batch["mask"], batch["defect_visible"])
+
+    def _whole(self, batch: Mapping[str, Any]) -> Encoding | None:
+        """Features of the whole images of a test batch, where the batch says what is known of them."""
+        if self._features is None or "known" not in batch:
+            return None
+        return self._features.complete(self.backbone, batch["image"], batch["content"], batch["known"])
 
     def on_test_batch_end(
         self, outputs: Any, batch: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0

@@ -2,7 +2,7 @@
 
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -19,6 +19,15 @@ from fdsl.config import Config
 
 TRAINING_MODULES = ("discrepancy", "losses", "module", "reference", "score_learning")
 """What, beside backbones and datasets, decides what a training makes of its data."""
+
+RESULT_MODULES = (*TRAINING_MODULES, "category", "detector", "local_features", "scoring", "windows")
+"""What, beside backbones, datasets and metrics, decides the figures of a test."""
+
+WHERE_ONLY = ("weights", "cache_dir")
+"""Of a backbone's options: where its weights lie. What they are is said by their hash."""
+
+NOT_THE_IMAGES = frozenset({"root", "num_workers", "download", "url", "progress", "references"})
+"""Of a dataset's options: how its images are brought. What they are is said by their digest."""
 
 PACKAGES = (
     "torch",
@@ -52,7 +61,55 @@ def environment(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "device": f"{device} ({model})",
         "threads": torch.get_num_threads(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": packages(),
+    }
+
+
+def packages() -> dict[str, str]:
+    """Return the versions of what computes."""
+    return {name: version(name) for name in PACKAGES}
+
+
+def of_encoding(config: Config, backbone: Backbone, precision: str) -> dict[str, Any]:
+    """Return everything that decides what the backbone makes of an image, but for code and machine."""
+    return {
+        "backbone": {key: value for key, value in config.backbone.model.items() if key not in WHERE_ONLY},
+        "weights_sha256": backbone.weights.sha256,
+        "image_size": config.backbone.image_size,
+        "mean": config.backbone.mean,
+        "std": config.backbone.std,
+        "fit": config.data["fit"],
+        "precision": precision,
+    }
+
+
+def result_dependencies(
+    config: Config, backbone: Backbone, head: str, data_digest: str, manifest: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return everything that decides the figures of one setting and what lies beside them, for its key.
+
+    Args:
+        config: of the setting.
+        backbone: with its weights.
+        head: key or hash of the head.
+        data_digest: of the test images and masks by content.
+        manifest: of the references.
+    """
+    # Where things are brought from or written to, how a run is shown, and what the other entries say better.
+    aside = {"run_dir", "progress", "store", "retrain", "force", "train", "ckpt", "logger", "aux", "training", "cache"}
+    aside |= {"references", "backbone", "data", "trainer"}
+    trainer = ("precision", "limit_test_batches", "accelerator")
+    return {
+        **{key: value for key, value in asdict(config).items() if key not in aside},
+        "encoding": of_encoding(config, backbone, str(config.trainer["precision"])),
+        "features": config.cache.dtype if config.cache.features is not None else "fp32",
+        "data": {key: value for key, value in config.data.items() if key not in NOT_THE_IMAGES},
+        "trainer": {key: config.trainer[key] for key in trainer},
+        "images": data_digest,
+        "references": manifest["references"],
+        "head": head,
+        "code": code_of(RESULT_MODULES, ("backbones", "metrics")),
+        "packages": packages(),
     }
 
 
@@ -86,28 +143,39 @@ def training_dependencies(config: Config, trained: Mapping[str, Any], data_diges
         data_digest: of the auxiliary images, masks and references by content.
     """
     # How images are brought, and what a training does not look at; references are in the digest.
-    aside = {"root", "num_workers", "download", "url", "progress", "references", "map_size"}
+    aside = NOT_THE_IMAGES | {"map_size", "seeds"}
     trainer = ("max_epochs", "precision", "deterministic", "limit_train_batches")
     return {
         **{key: value for key, value in trained.items() if key != "code"},
-        "backbone": {k: v for k, v in config.backbone.model.items() if k not in ("weights", "cache_dir")},
+        "backbone": {k: v for k, v in config.backbone.model.items() if k not in WHERE_ONLY},
         "aux": {key: value for key, value in config.aux.items() if key not in aside},
         "data": data_digest,
         "trainer": {key: config.trainer[key] for key in trainer},
         "code": training_code(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": packages(),
     }
 
 
 def training_code() -> str:
     """Hash the sources that a training goes through: whatever else changes, its head stays what it was."""
+    return code_of(TRAINING_MODULES, ("backbones",))
+
+
+def encoding_code() -> str:
+    """Hash the sources that an image goes through on its way to features."""
+    return code_of((), ("backbones",))
+
+
+def code_of(modules: Sequence[str], folders: Sequence[str]) -> str:
+    """Hash sources of this package, and those of the datasets."""
     digest = sha256()
     package = Path(fdsl.__file__).parent
-    files = [package / f"{name}.py" for name in TRAINING_MODULES] + sorted((package / "backbones").glob("*.py"))
+    files = [package / f"{name}.py" for name in modules]
+    files += [file for folder in folders for file in sorted((package / folder).glob("*.py"))]
     # The datasets are another package, which this one does not import; it is found beside it.
     found = find_spec("datamodules")
-    folders = list(found.submodule_search_locations or []) if found is not None else []
-    files += sorted(file for folder in folders for file in Path(folder).glob("*.py"))
+    places = list(found.submodule_search_locations or []) if found is not None else []
+    files += sorted(file for place in places for file in Path(place).glob("*.py"))
     for file in files:
         digest.update(file.name.encode() + b"\n" + file.read_bytes())
     return digest.hexdigest()

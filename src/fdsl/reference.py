@@ -4,18 +4,34 @@ A unit of a bank is what was encoded alone: a whole reference image, or one loca
 memory searches few units instead of all: those whose image feature is most similar to the query's.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
-from fdsl.backbones import Backbone, Encoding
+from fdsl.backbones import Encoding
 from fdsl.discrepancy import Discrepancy, feature_discrepancy, feature_discrepancy_within
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """What reference tokens may be stored as."""
+
+
+class Shots(NamedTuple):
+    """One few-shot setting: how many references a category has, and which draw of them."""
+
+    kshots: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """For folders and logs."""
+        return f"{self.kshots}shot-seed{self.seed}"
+
+
+Encode = Callable[[Tensor], Encoding]
+"""A backbone, or one that remembers."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +49,7 @@ class ReferenceBank:
     @classmethod
     def encode(
         cls,
-        backbone: Backbone,
+        encode: Encode,
         images: Tensor,
         batch_size: int = 8,
         dtype: torch.dtype | None = None,
@@ -43,12 +59,10 @@ class ReferenceBank:
         Raises:
             ValueError: if there is no reference.
         """
-        return cls.collect(backbone, torch.split(images, batch_size), len(images), dtype)
+        return cls.collect(encode, torch.split(images, batch_size), len(images), dtype)
 
     @classmethod
-    def collect(
-        cls, backbone: Backbone, batches: Iterable[Tensor], units: int, dtype: torch.dtype | None = None
-    ) -> Self:
+    def collect(cls, encode: Encode, batches: Iterable[Tensor], units: int, dtype: torch.dtype | None = None) -> Self:
         """Encode ``units`` images that come in batches (b, 3, S, S).
 
         Raises:
@@ -60,7 +74,7 @@ class ReferenceBank:
         features: list[Tensor] = []
         start = 0
         for batch in batches:
-            part: Encoding = backbone(batch)
+            part = encode(batch)
             if tokens is None:  # made whole at once: joining parts would hold the bank twice
                 layers, _, count, width = part.tokens.shape
                 tokens = part.tokens.new_empty(layers, units, count, width, dtype=dtype or part.tokens.dtype)
@@ -96,6 +110,10 @@ class ReferenceBank:
         units = torch.unique(self.nearest_units(image_feature, top_m))  # sorted
         return ReferenceBank(self.tokens[:, units], self.image_feature[units])
 
+    def first(self, units: int) -> "ReferenceBank":
+        """Return the bank of the first ``units`` alone, which shares its memory with this one."""
+        return ReferenceBank(self.tokens[:, :units], self.image_feature[:units])
+
     def to(self, device: torch.device) -> "ReferenceBank":
         """Return the bank on another device."""
         return replace(self, tokens=self.tokens.to(device), image_feature=self.image_feature.to(device))
@@ -120,6 +138,11 @@ class References(NamedTuple):
     def to(self, device: torch.device) -> "References":
         """Return both banks on another device."""
         return References(*(None if bank is None else bank.to(device) for bank in self))
+
+    def first(self, references: int, of: int) -> "References":
+        """Return the banks of the first ``references`` of the ``of`` that these were made from."""
+        made = [None if b is None else b.first(len(b.image_feature) * references // of) for b in self]
+        return References(*made)
 
     @property
     def nbytes(self) -> int:

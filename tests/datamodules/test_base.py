@@ -35,7 +35,7 @@ def test_one_loader_a_category_in_order(mvtec_root: Path):
 
 def test_references_are_never_tested(mvtec_root: Path):
     data = make(mvtec_root, kshots=4)
-    for category, entries in data.reference_manifest["references"].items():
+    for category, entries in data.reference_manifest()["references"].items():
         assert not {e["path"] for e in entries} & set(data.test_paths()[category])
 
 

@@ -70,16 +70,17 @@ def data(root: Path, **kwargs) -> MVTecDataModule:
 
 
 def test_the_same_references_whatever_else_is_switched(mvtec_root: Path):
-    alone = data(mvtec_root, kshots=2, categories=["tiles"], limit=1, batch_size=1).reference_manifest
-    among = data(mvtec_root, kshots=2).reference_manifest
+    alone = data(mvtec_root, kshots=2, categories=["tiles"], limit=1, batch_size=1).reference_manifest()
+    among = data(mvtec_root, kshots=2).reference_manifest()
     assert alone["references"]["tiles"] == among["references"]["tiles"]
 
 
 def test_a_manifest_reads_back_and_is_verified(mvtec_root: Path, tmp_path: Path):
-    published = data(mvtec_root, kshots=2, seed=5).reference_manifest
+    published = data(mvtec_root, kshots=2, seed=5).reference_manifest()
     path = tmp_path / "references.json"
     path.write_text(json.dumps(published))
-    assert data(mvtec_root, kshots=2, references=str(path)).reference_manifest["references"] == published["references"]
+    reread = data(mvtec_root, kshots=2, references=str(path)).reference_manifest()
+    assert reread["references"] == published["references"]
 
     with pytest.raises(DatasetError, match="lists 2 references, kshots is 1"):
         data(mvtec_root, kshots=1, references=str(path))

@@ -37,7 +37,7 @@ def test_plain_scoring_gives_the_same_maps(plain):
         torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=0)
 
         windows = local.encode_references(backbone, references)
-        ours = local.score(backbone, head, windows, images[:1]).learned
+        ours = local.score(backbone, head, [windows], images[:1])[0].learned
         tokens = backbone(torch.cat(list(local.cut(backbone, images[0])))).tokens
         scores = plain.score_windows(head, tokens, windows.tokens.flatten(1, 2))
         theirs = plain.stitch(head, scores, window_boxes(6, 4, 2), 6)

@@ -17,8 +17,11 @@ from fdsl.detector import Detector
 from fdsl.local_features import LocalFeatures
 from fdsl.losses import score_loss
 from fdsl.module import FDSLModule
+from fdsl.reference import Shots
 from fdsl.score_learning import ScoreHead
 from tests.stand_in import CLIP_MEAN, CLIP_STD
+
+TWO = Shots(2, 0)
 
 
 def data(root: Path, **kwargs) -> MVTecDataModule:
@@ -161,7 +164,7 @@ def test_windows_run_in_the_trainers_precision(precision: str, mvtec_root: Path,
         for category in source.categories:
             made.attach_references(category, source.reference_images(category))
         trainer(tmp_path, precision=chosen).test(made, source.test_dataloader(), verbose=False)
-        results.append(made.results)
+        results.append(made.results[TWO])
     for category, result in results[0].items():
         fd = [r.image_scores["fd"] for r in (result, results[1][category])]
         torch.testing.assert_close(*fd, atol=0.1, rtol=0)
@@ -178,8 +181,8 @@ def test_precision_is_the_trainers(precision: str, mvtec_root: Path, tmp_path: P
     full = module(source)
     full.head.load_state_dict({k: v.float() for k, v in made.head.state_dict().items()})
     trainer(tmp_path).test(full, source.test_dataloader(), verbose=False)
-    for category, result in full.results.items():
-        fd = [r.image_scores["fd"] for r in (result, half.results[category])]
+    for category, result in full.results[TWO].items():
+        fd = [r.image_scores["fd"] for r in (result, half.results[TWO][category])]
         torch.testing.assert_close(*fd, atol=0.1, rtol=0)
 
 
@@ -190,7 +193,7 @@ def test_figures_do_not_depend_on_the_batch_size(mvtec_root: Path, tmp_path: Pat
         source.batch_size = size
         tested = module(source)
         trainer(tmp_path).test(tested, source.test_dataloader(), verbose=False)
-        made.append(tested.results)
+        made.append(tested.results[TWO])
     for category in made[0]:
         for method in ("fdsl", "fd"):
             scores = [r[category].image_scores[method] for r in made]
