@@ -152,12 +152,12 @@ def test_a_result_of_other_settings_data_or_code_is_no_result(
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["kshots=[]"], "a whole number of at least 1, or a list"),
+        (["kshots=[]"], "a whole number, at least 1, or a list"),
         (["kshots=[1,1]"], "names a value twice"),
-        (["kshots=[1,0]"], "a whole number of at least 1, or a list"),
-        (["kshots=1.5"], "a whole number of at least 1, or a list"),
-        (["kshots=two"], "a whole number of at least 1, or a list"),
-        (["seeds=[-1]"], "a whole number of at least 0"),
+        (["kshots=[1,0]"], "a whole number, at least 1, or a list"),
+        (["kshots=1.5"], "a whole number, at least 1, or a list"),
+        (["kshots=two"], "a whole number, at least 1, or a list"),
+        (["seeds=[-1]"], "a whole number, at least 0"),
         (["seeds=[1,2]", "seed=3"], "give one of them"),
         (["kshots=[1,2]", "memory.save=true"], "one set of references"),
         (["seeds=[1,2]", "references=/dev/null"], "references=/dev/null: no such file|references is of one set"),

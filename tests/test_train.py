@@ -230,7 +230,7 @@ def test_what_was_finished_survives_a_broken_image(roots: list[str], mvtec_root:
 def test_a_multirun_sweeps_every_combination(roots: list[str], tmp_path: Path):
     done = command(tmp_path, *roots, "kshots=1,2", "nam=true,false", "winmode=nan", "overlays=0", "-m")
     assert done.returncode == 0, done.stderr
-    results = sorted(tmp_path.glob("outputs/*/*-multirun/*/results.json"))
+    results = sorted(tmp_path.glob("outputs/sweeps/*/*/results.json"))
     assert len(results) == 4
     seen = {(c["kshots"], c["nam"]) for c in (json.loads(p.read_text())["config"] for p in results)}
     assert seen == {(1, True), (1, False), (2, True), (2, False)}
@@ -288,7 +288,7 @@ def test_a_multirun_sweeps_every_combination(roots: list[str], tmp_path: Path):
         (["ckpt=/nowhere"], "so add train=false"),
         (["train=false", "ckpt=/nowhere"], "ckpt=/nowhere: no such file"),
         (["references=/nowhere"], "references=/nowhere: no such file"),
-        (["kshots=0"], "kshots=0: must be at least 1"),
+        (["kshots=0"], "kshots=0: must be a whole number, at least 1"),
         (["kshots=9"], "plate has 4 defect-free training images, 9 references"),
         (["data.limit=0"], "limit=0: must be a whole number, at least 1"),
         (["data.batch_size=many"], "batch_size='many': must be a whole number"),
@@ -321,7 +321,7 @@ def test_a_failing_job_does_not_stop_the_others(roots: list[str], tmp_path: Path
     done = command(tmp_path, *roots, "kshots=9,1", "fusion=asl,both", "overlays=0", "-m")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    assert len(list(tmp_path.glob("outputs/*/*-multirun/*/results.json"))) == 1
+    assert len(list(tmp_path.glob("outputs/sweeps/*/*/results.json"))) == 1
     summary = done.stderr[done.stderr.index("error: 3 of 4 jobs failed") :]
     assert [line.split(":")[0] for line in summary.splitlines() if line.startswith("  k")] == [
         "  kshots=9 fusion=asl",
@@ -330,6 +330,8 @@ def test_a_failing_job_does_not_stop_the_others(roots: list[str], tmp_path: Path
     ]
     assert "plate has 4 defect-free training images, 9 references were asked for" in summary
     assert summary.count("fusion=both: must be one of asl, fd_asl") == 2
+    assert "1-shot" in done.stdout
+    assert len(list(tmp_path.glob("outputs/sweeps/*/sweep.csv"))) == 1
 
 
 @pytest.mark.slow
@@ -340,7 +342,7 @@ def test_a_failing_job_does_not_stop_the_others(roots: list[str], tmp_path: Path
         ("+kshot=2", "kshot: no such key; did you mean kshots?"),
         ("+memory.topm=2", "memory.topm: no such key; did you mean memory.top_m?"),
         ("data.foo=1", "Could not override 'data.foo'"),
-        ("kshots=x", "Value 'x' of type 'str' could not be converted to Integer"),
+        ("seed=x", "Value 'x' of type 'str' could not be converted to Integer"),
         ("backbone=nope", "Could not find 'backbone/nope'"),
         ("winmode=foo", "winmode=foo: must be one of nan, mul, onlywin"),
     ],

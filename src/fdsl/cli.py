@@ -52,6 +52,8 @@ def job(work: Callable[[], object]) -> None:
     person interrupts one, the others are not begun.
     """
     hydra = HydraConfig.get() if HydraConfig.initialized() else None
+    if hydra is not None and hydra.mode == RunMode.MULTIRUN:
+        (Path(hydra.runtime.output_dir) / ERROR_FILE).unlink(missing_ok=True)  # of an earlier try
     try:
         work()
     except InterruptedRunError as error:

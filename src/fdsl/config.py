@@ -185,7 +185,9 @@ class Config:
         for key, values in several.items():
             least = 1 if key == "kshots" else 0
             if not values or not all(isinstance(v, int) and not isinstance(v, bool) and v >= least for v in values):
-                raise ConfigError(f"{key}={getattr(self, key)}: a whole number of at least {least}, or a list of them")
+                raise ConfigError(
+                    f"{key}={getattr(self, key)}: must be a whole number, at least {least}, or a list of them"
+                )
             if len(set(values)) < len(values):
                 raise ConfigError(f"{key}={getattr(self, key)}: names a value twice")
         if self.seeds is not None and self.seed != 0:
