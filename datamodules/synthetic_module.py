@@ -22,8 +22,6 @@ class SyntheticDataModule(FewShotDataModule):
         kwargs: as for :class:`FewShotDataModule`.
     """
 
-    name = "synthetic"
-
     def __init__(
         self, root: str, layout: Literal["mvtec", "visa"], write: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
@@ -31,6 +29,7 @@ class SyntheticDataModule(FewShotDataModule):
             raise ConfigError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
         super().__init__(root, **kwargs)
         self.layout = layout
+        self.name = f"synthetic_{layout}"
         self._write = dict(write or {})
 
     def prepare_data(self) -> None:

@@ -38,7 +38,7 @@ from fdsl.discrepancy import Discrepancy
 from fdsl.errors import ConfigError
 from fdsl.reference import ReferenceBank, distinct
 from fdsl.results import write_json
-from fdsl.run import HEAD_FILE, train
+from fdsl.run import HEAD_FILE, head_key, train
 from fdsl.scoring import AnomalyScore, LayerMaps, blend, score_maps
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -182,7 +182,8 @@ def run_fold(arguments: argparse.Namespace, fold: list[str], others: list[str], 
             aux = prepared(config.aux)
             seed_everything(config.training.seed, verbose=False)
             trainer = make_trainer(config, folder)
-            train(config, trainer, make_module(config, backbone, None, aux), aux, folder)
+            module = make_module(config, backbone, None, aux)
+            train(config, trainer, module, aux, folder, head_key(config, module, aux).key)
         module = make_module(config, backbone, load_head(folder / HEAD_FILE, config.nam), None)
         module.head.eval()
         for category in missing:

@@ -67,8 +67,7 @@ def setup_of(result: Mapping[str, Any]) -> dict[str, Any]:
 def rows(results: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Group results that differ in nothing but their references, in the order of what varies."""
     setups = [setup_of(result) for result in results]
-    keys = list(dict.fromkeys(key for setup in setups for key in setup))
-    varying = [key for key in keys if len({repr(setup.get(key)) for setup in setups}) > 1]
+    varying = _varying(setups)
     groups: dict[str, list[int]] = {}
     for i, setup in enumerate(setups):
         groups.setdefault(repr([setup.get(key) for key in varying]), []).append(i)
@@ -115,6 +114,15 @@ def percent(figure: Figure) -> str:
     """Write a figure in percent, with its deviation if it has one."""
     mean, std = figure
     return f"{100 * mean:.1f}" if std is None else f"{100 * mean:.1f} \u00b1 {100 * std:.1f}"
+
+
+def _varying(setups: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the keys whose values differ, without those that vary just as an earlier one does."""
+    found: dict[tuple[int, ...], str] = {}
+    for key in dict.fromkeys(key for setup in setups for key in setup):
+        values = [repr(setup.get(key)) for setup in setups]
+        found.setdefault(tuple(values.index(value) for value in values), key)
+    return [key for pattern, key in found.items() if any(pattern)]
 
 
 def _mean(result: Mapping[str, Any], method: str) -> dict[str, float]:
