@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATASET ?= mvtec
 BACKBONE ?= vit_s_pypi
+PRESET ?= paper
 ROOT ?= $(or $(FDSL_DATA),data)/$(DATASET)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint format typecheck benchmark check-data clean
+.PHONY: help setup quickstart test lint format typecheck benchmark reproduce-table check-data clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv with everything installed (PYTHON=python3.12, PIP_ARGS=... for another package index)
 
@@ -41,6 +42,9 @@ typecheck: $(READY) ## strict types of src and datamodules
 
 benchmark: $(READY) ## what scoring costs beside the backbone, as ratios (BACKBONE=... ARGS="win_stride=4")
 	$(BIN)/python experiments/benchmark_scoring.py backbone=$(BACKBONE) --out outputs/benchmark $(ARGS)
+
+reproduce-table: $(READY) ## the paper's table, ours beside the published rows (PRESET=paper|quick ARGS="...")
+	$(BIN)/python experiments/reproduce_table.py --preset $(PRESET) $(ARGS)
 
 check-data: $(READY) ## decode every file of a dataset (DATASET=mvtec|visa ROOT=folder)
 	$(BIN)/python -m datamodules.check_data $(DATASET) $(ROOT)
