@@ -20,7 +20,7 @@ setup: $(READY) ## make .venv with everything installed (PYTHON=python3.12, PIP_
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}: make setup PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt torch torchvision -e ".[vit-s,dev]"
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt torch torchvision -e ".[vit-s,launchers,dev]"
 	@touch $@
 
 quickstart: $(READY) ## the main job on synthetic products: train the head, test 1-shot, print the table

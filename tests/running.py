@@ -36,7 +36,7 @@ def command(folder: Path, *overrides: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, ROOT / "train.py", *TINY, "training.epochs=1", *overrides],
         cwd=folder,
-        env={"PATH": "/usr/bin:/bin", "HOME": str(folder)},
+        env={"PATH": "/usr/bin:/bin", "HOME": str(folder), "OMP_NUM_THREADS": "1"},  # so that launchers agree
         capture_output=True,
         text=True,
         timeout=300,
