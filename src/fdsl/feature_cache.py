@@ -239,6 +239,14 @@ def evict(root: Path, wanted: int, before: float) -> int:
     return freed
 
 
+def remove(shelf: Path) -> None:
+    """Remove a shelf: its entries, then what says what they were; other files in its folder are left alone."""
+    for path in [*entries(shelf), *shelf.glob(f"*{PART_SUFFIX}"), shelf / ABOUT_FILE]:
+        path.unlink(missing_ok=True)
+    if not any(shelf.iterdir()):
+        shelf.rmdir()
+
+
 def _checksum(*tensors: Tensor) -> str:
     value = 0
     for tensor in tensors:
